@@ -1,0 +1,38 @@
+"""rmtntk: kernels of wide networks, their random-matrix equivalents, and ternary networks with the same kernels.
+
+Importing compiles nothing; loops are compiled at first use and cached on disk.
+"""
+
+from rmtntk import activations, errors
+from rmtntk._version import __version__
+from rmtntk.activations import Activation
+from rmtntk.coefficients import Coefficients, coefficients
+from rmtntk.equivalents import Equivalent, equivalent, spectral_error
+from rmtntk.errors import (
+    AccuracyError,
+    ConvergenceError,
+    InfeasibleError,
+    InfiniteDiagonalError,
+    MissingExtraError,
+    ModelFileError,
+)
+from rmtntk.kernels import KernelDiagonals, ck, ck_ntk, kernel_diagonals, nngp, ntk
+from rmtntk.matching import Match, match
+from rmtntk.mixture import GaussianMixture
+from rmtntk.moments import Moments, moments
+from rmtntk.network import Network
+
+__all__ = [
+    "__version__",
+    # activations and networks
+    "Activation", "Network", "activations",
+    # moments and kernels
+    "Moments", "moments", "ck", "ck_ntk", "nngp", "ntk", "kernel_diagonals", "KernelDiagonals",
+    # data model and equivalents
+    "GaussianMixture", "Coefficients", "coefficients", "Equivalent", "equivalent", "spectral_error",
+    # compression
+    "Match", "match",
+    # errors
+    "errors", "AccuracyError", "ConvergenceError", "InfeasibleError", "InfiniteDiagonalError", "MissingExtraError",
+    "ModelFileError",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Compiled loops: no validation, no imports from the rest of the package."""

@@ -1,0 +1,190 @@
+"""Coercion and checks of arguments: the only place that turns input into arrays and numbers.
+
+Every message names the argument, what is required and what came.
+"""
+
+import numbers
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rmtntk._typing import AnyArray, FloatArray, IntArray, Seed
+
+__all__ = [
+    "as_generator",
+    "check_choice",
+    "check_data",
+    "check_dtype",
+    "check_integer",
+    "check_labels",
+    "check_pair",
+    "check_real",
+    "check_square",
+    "check_widths",
+]
+
+
+def _as_float_array(value: ArrayLike, name: str) -> FloatArray:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # ragged nested lists
+        raise ValueError(f"`{name}` must be a rectangular array of real numbers: {error}") from None
+    if array.dtype.kind == "c":
+        raise TypeError(f"`{name}` must be real, got {array.dtype} values: pass real and imaginary parts apart")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"`{name}` must hold numbers, got dtype {array.dtype}: convert it with astype(float)")
+    return np.asarray(array, dtype=np.float64)
+
+
+def _check_finite(array: FloatArray, name: str) -> None:
+    # A sum is finite only if every entry is (or if it overflows, which the slow path then tells apart).
+    if array.size and not np.isfinite(array.sum()):
+        bad = ~np.isfinite(array)
+        if bad.any():
+            where = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise ValueError(
+                f"`{name}` must be finite, got {array[where]} at index {where} "
+                f"({int(bad.sum())} of {array.size} entries are NaN or infinite)"
+            )
+
+
+def check_array(value: ArrayLike, name: str, ndim: int) -> FloatArray:
+    """Return a finite float64 array of `ndim` dimensions with no empty axis."""
+    array = _as_float_array(value, name)
+    if array.ndim != ndim:
+        raise ValueError(f"`{name}` must have {ndim} dimension(s), got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"`{name}` must not be empty, got shape {array.shape}")
+    _check_finite(array, name)
+    return array
+
+
+def check_data(value: ArrayLike, name: str = "x") -> FloatArray:
+    """Return samples as a finite, C-contiguous float64 array of shape (n_samples, n_features)."""
+    array = _as_float_array(value, name)
+    if array.ndim == 1:
+        raise ValueError(
+            f"`{name}` must have samples in rows, shape (n_samples, n_features), got shape {array.shape}: "
+            f"reshape with {name}[None, :] for one sample, {name}[:, None] for one feature"
+        )
+    return np.ascontiguousarray(check_array(array, name, 2))
+
+
+def check_pair(x: ArrayLike, y: ArrayLike | None) -> tuple[FloatArray, FloatArray | None]:
+    """Return `x` and, if given, `y` as samples over the same features."""
+    x = check_data(x, "x")
+    if y is None:
+        return x, None
+    y = check_data(y, "y")
+    if y.shape[1] != x.shape[1]:
+        raise ValueError(f"`y` must have as many features as `x`, {x.shape[1]}, got shape {y.shape}")
+    return x, y
+
+
+def check_square(value: ArrayLike, name: str) -> FloatArray:
+    """Return a finite symmetric matrix."""
+    matrix = check_array(value, name, 2)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"`{name}` must be square, got shape {matrix.shape}")
+    scale = float(np.abs(matrix).max())
+    gap = float(np.abs(matrix - matrix.T).max())
+    if gap > 1e-8 * scale:
+        raise ValueError(f"`{name}` must be symmetric, got entries that differ by {gap:.3g} across the diagonal")
+    return matrix
+
+
+def check_real(
+    value: Any, name: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False, open_high: bool = False
+) -> float:
+    """Return a finite real number inside an interval."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.ndarray):
+        raise TypeError(f"`{name}` must be a real number, got {value!r}")
+    if isinstance(value, np.ndarray) and (value.ndim != 0 or value.dtype.kind not in "fiu"):
+        raise TypeError(f"`{name}` must be a single real number, got an array of shape {value.shape}")
+    number = float(value)
+    too_low = number <= low if open_low else number < low
+    too_high = number >= high if open_high else number > high
+    if not np.isfinite(number) or too_low or too_high:
+        left = "(" if open_low or low == -np.inf else "["
+        right = ")" if open_high or high == np.inf else "]"
+        raise ValueError(f"`{name}` must be a finite number in {left}{low:g}, {high:g}{right}, got {number!r}")
+    return number
+
+
+def check_integer(value: Any, name: str, *, low: int | None = None, high: int | None = None) -> int:
+    """Return an integer inside an interval."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{name}` must be an integer, got {value!r}")
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
+        at_least = f"at least {low}" if low is not None else ""
+        at_most = f"at most {high}" if high is not None else ""
+        raise ValueError(f"`{name}` must be {' and '.join(filter(None, (at_least, at_most)))}, got {number}")
+    return number
+
+
+def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """Return one of the allowed strings."""
+    if not isinstance(value, str) or value not in choices:
+        allowed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}")
+    return value
+
+
+def check_dtype(value: Any) -> np.dtype[Any]:
+    """Return float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"`dtype` must be float32 or float64, got {value!r}") from None
+    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"`dtype` must be float32 or float64, got {dtype}")
+    return dtype
+
+
+def check_widths(value: Any, depth: int) -> tuple[int, ...]:
+    """Return one positive width per layer."""
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise TypeError(f"`widths` must be a sequence of {depth} integers, got {value!r}")
+    if len(value) != depth:
+        raise ValueError(f"`widths` must have one entry per layer, {depth}, got {len(value)}: {tuple(value)!r}")
+    return tuple(check_integer(width, f"widths[{k}]", low=1) for k, width in enumerate(value))
+
+
+def check_labels(labels: Any, n_samples: int, name: str = "labels") -> tuple[list[Hashable], IntArray]:
+    """Return the distinct labels, sorted where they can be, and each sample's index among them."""
+    values = list(labels.tolist() if isinstance(labels, np.ndarray) else labels)
+    if len(values) != n_samples:
+        raise ValueError(f"`{name}` must have one entry per sample, {n_samples}, got {len(values)}")
+    for k, value in enumerate(values):
+        if isinstance(value, float) and np.isnan(value):
+            raise ValueError(f"`{name}` must not hold NaN, got one at index {k}")
+    try:
+        distinct = list(dict.fromkeys(values))
+    except TypeError:
+        raise TypeError(f"`{name}` must hold hashable values (numbers, strings, tuples), got unhashable ones") from None
+    try:
+        distinct.sort()
+    except TypeError:  # mixed types have no order: keep the order of appearance
+        pass
+    index = {value: k for k, value in enumerate(distinct)}
+    return distinct, np.array([index[value] for value in values], dtype=np.int64)
+
+
+def as_generator(rng: Seed) -> np.random.Generator:
+    """Return `rng` itself, or a new generator seeded by it."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, bool) or not isinstance(rng, numbers.Integral):
+        raise TypeError(f"`rng` must be a numpy Generator or an integer seed, got {rng!r}")
+    if rng < 0:
+        raise ValueError(f"`rng` must be a non-negative seed, got {rng}")
+    return np.random.default_rng(int(rng))
+
+
+def check_gram_finite(gram: AnyArray) -> None:
+    """Raise if products of the data overflowed."""
+    if not np.isfinite(gram.sum()) and not np.isfinite(gram).all():
+        raise ValueError("`x` has rows so large that their inner products overflow float64: rescale the data")

@@ -1,0 +1,138 @@
+r"""Coefficients of the asymptotic equivalents, layer by layer.
+
+For data x_i ~ N(μ_a/√p, C_a/p) the kernels of every network approach c1 X Xᵀ + V A Vᵀ + c I in operator
+norm, and everything the activations contribute are the numbers computed here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rmtntk._typing import FloatArray
+from rmtntk._validation import check_real
+from rmtntk.network import Network, layer_scales
+
+__all__ = ["Coefficients", "alpha_beta", "coefficients"]
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    r"""Layer-by-layer coefficients; index 0 is the input.
+
+    Attributes
+    ----------
+    tau : ndarray, shape (L + 1,)
+        τ_l: K_l has diagonal τ_l² asymptotically.
+    alpha : ndarray, shape (L + 1, 4)
+        (α1, α2, α3, α4) of the CK: weight of X Xᵀ, of tr-deviations and norms, of the class covariances,
+        and the transmission of norm fluctuations.
+    beta : ndarray, shape (L + 1, 3)
+        (β1, β2, β3), the same for the NTK.
+    kappa_sq : ndarray, shape (L + 1,)
+        κ_l²: NTK_l has diagonal κ_l²; inf from the first layer that jumps.
+    error : float
+        Largest relative error bound of the Gaussian moments used.
+    """
+
+    tau: FloatArray
+    alpha: FloatArray
+    beta: FloatArray
+    kappa_sq: FloatArray
+    error: float
+
+    def linear(self, kind: Literal["ck", "ntk"]) -> tuple[float, float, float]:
+        """(c1, c2, c3) of the last layer's kernel."""
+        row = self.alpha[-1] if kind == "ck" else self.beta[-1]
+        return float(row[0]), float(row[1]), float(row[2])
+
+    def shift(self, kind: Literal["ck", "ntk"]) -> float:
+        """c, the multiple of the identity: τ_L² − τ_0² α1 (CK) or κ_L² − τ_0² β1 (NTK)."""
+        total = self.tau[-1] ** 2 if kind == "ck" else self.kappa_sq[-1]
+        return float(total - self.tau[0] ** 2 * self.linear(kind)[0])
+
+
+def coefficients(net: Network, tau0: float) -> Coefficients:
+    r"""Return the coefficients of the asymptotic equivalents of CK and NTK.
+
+    .. math::
+        \alpha_{l,1} = h_1^2 \bar\alpha_1,\quad
+        \alpha_{l,2} = h_1^2 \bar\alpha_2 + \tfrac14 h_2^2 \bar\alpha_4^2,\quad
+        \alpha_{l,3} = h_1^2 \bar\alpha_3 + \tfrac12 h_2^2 \bar\alpha_1^2,\quad
+        \alpha_{l,4} = g \bar\alpha_4
+
+    with ᾱ = w² α of the layer below and h1, h2, g = E[σ'], E[σ''], ½E[((σ−m)²)''] at λ_l = w τ_{l−1}; and
+    β_1 = w²(α1 + h1² β̃1), β_2 likewise, β_3 = w²(α3 + h1² β̃3 + h2² ᾱ1 β̃1), κ_l² = w²(τ_l² + κ_{l−1}² E[σ'²]).
+
+    Parameters
+    ----------
+    net : Network
+        Must be centred and without biases: with either, K has a constant part of order one and no such
+        limit is known.
+    tau0 : float
+        Scale of the inputs, in units of K_0.
+
+    Returns
+    -------
+    Coefficients
+
+    Raises
+    ------
+    ValueError
+        If the network is not centred or has biases, or `tau0` is not positive.
+
+    Notes
+    -----
+    Accuracy is that of the moments (:func:`rmtntk.moments`); the recursion adds a few eps per layer.
+
+    References
+    ----------
+    NTK-LC (Gu et al., NeurIPS 2022), Theorems 1 and 2, corrected (docs/errata.md); w ≠ 1 by rescaling.
+    """
+    if not isinstance(net, Network):
+        raise TypeError(f"`net` must be an rmtntk.Network, got {net!r}")
+    if not net.centered or net.bias_std != 0.0:
+        raise ValueError(
+            f"`net` must have centered=True and bias_std=0 for the asymptotic equivalent, got centered={net.centered}, "
+            f"bias_std={net.bias_std:g}"
+        )
+    tau0 = check_real(tau0, "tau0", low=0.0, open_low=True)
+    scales = layer_scales(net, tau0)
+    w2 = net.weight_std**2
+    h1 = np.array([float(m.d1[0]) for m in scales.moments])
+    h2 = np.array([float(m.d2[0]) for m in scales.moments])
+    g = np.array([float(m.half_d2_squared[0]) for m in scales.moments])
+    alpha, beta = alpha_beta(h1, h2, g, w2)
+    kappa_sq = np.zeros(net.depth + 1)
+    kappa_sq[0] = w2 * tau0**2
+    for layer, m in enumerate(scales.moments, start=1):
+        kappa_sq[layer] = w2 * (scales.tau[layer] ** 2 + kappa_sq[layer - 1] * float(m.d1_squared[0]))
+    error = max(float(m.error[0]) for m in scales.moments)
+    return Coefficients(scales.tau, alpha, beta, kappa_sq, error)
+
+
+def alpha_beta(h1: FloatArray, h2: FloatArray, g: FloatArray, w2: float) -> tuple[FloatArray, FloatArray]:
+    """Run the recursion on given moments, each of shape (L,); returns α (L + 1, 4) and β (L + 1, 3)."""
+    depth = len(h1)
+    alpha = np.zeros((depth + 1, 4))
+    beta = np.zeros((depth + 1, 3))
+    alpha[0] = (1.0, 0.0, 0.0, 1.0)
+    beta[0] = (w2, 0.0, 0.0)
+    for layer in range(1, depth + 1):
+        h1_sq, h2_sq = h1[layer - 1] ** 2, h2[layer - 1] ** 2
+        a1, a2, a3, a4 = w2 * alpha[layer - 1]
+        b1, b2, b3 = beta[layer - 1]
+        alpha[layer] = (
+            h1_sq * a1,
+            h1_sq * a2 + 0.25 * h2_sq * a4**2,
+            h1_sq * a3 + 0.5 * h2_sq * a1**2,
+            g[layer - 1] * a4,
+        )
+        beta[layer] = w2 * np.array(
+            [
+                alpha[layer, 0] + h1_sq * b1,
+                alpha[layer, 1] + h1_sq * b2,
+                alpha[layer, 2] + h1_sq * b3 + h2_sq * a1 * b1,
+            ]
+        )
+    return alpha, beta

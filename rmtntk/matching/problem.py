@@ -1,0 +1,229 @@
+r"""The matching problem in units where it is scale-free, and its result.
+
+A step layer is l(t) = a·q_j for r_j λ ≤ t < r_{j+1} λ: amplitude a, shape q (levels at a = 1), thresholds r in
+units of the argument's standard deviation λ. With Δ the jumps of q, q̄ its mean and φ the normal density,
+
+    S1 = Σ Δ_j φ(r_j),   S2 = Σ Δ_j r_j φ(r_j),   Sg = ½ Σ Δ_j (q_j + q_{j-1} − 2 q̄) r_j φ(r_j),   V = Var q
+
+give h1 = a S1/λ, h2 = a S2/λ², g = a² Sg/λ², τ² = a² V.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from rmtntk._jit import steps
+from rmtntk._typing import FloatArray
+from rmtntk.activations import Activation, step
+from rmtntk.coefficients import Coefficients, alpha_beta, coefficients
+from rmtntk.network import Network, layer_scales
+
+__all__ = ["SHAPES", "Layer", "Match", "Target", "evaluate", "finish", "infeasible", "ratios", "residual_of", "target_of"]
+
+Objective = Literal["ck", "ntk", "both"]
+
+# Shapes with two thresholds; {0,1,0} and {0,1,2} are these up to sign and a constant, which centring removes.
+SHAPES: tuple[tuple[float, ...], ...] = ((-1.0, 0.0, 1.0), (1.0, 0.0, 1.0))
+
+# Least V/S1² of any function with three values: 1/(1 − D), D the distortion of the Lloyd–Max quantiser, whose
+# threshold t solves t Φ(−t) = φ(t)/2.
+LLOYD_MAX_THRESHOLD = 0.6120031844450283
+
+
+class StepSums(NamedTuple):
+    """S1, S2, Sg and V of a shape at given thresholds."""
+
+    s1: FloatArray | float
+    s2: FloatArray | float
+    sg: FloatArray | float
+    v: FloatArray | float
+
+
+class Layer(NamedTuple):
+    """A step layer: thresholds r in units of its argument's standard deviation, shape q, amplitude a."""
+
+    r: tuple[float, ...]
+    shape: tuple[float, ...]
+    amplitude: float
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is to be matched: the dense network's moments |h1|, |h2|, |g|, and its last α (4,) and β (3,).
+
+    Moments that are zero by symmetry are exactly 0 here, and so are the coefficients they make vanish.
+    """
+
+    net: Network
+    tau0: float
+    coefficients: Coefficients
+    scale: FloatArray
+    h1: FloatArray
+    h2: FloatArray
+    g: FloatArray
+    alpha: FloatArray
+    beta: FloatArray
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return self.net.depth
+
+    def needs_g(self, layer: int) -> bool:
+        """Whether α4 of `layer` (0-based) reaches a later layer's α2."""
+        return bool((self.h2[layer + 1 :] > 0.0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Step activations whose kernels match those of a dense network, and how well.
+
+    Attributes
+    ----------
+    activations : tuple of Activation
+        One step function a layer, in units of its argument; empty if nothing was found.
+    residual : float
+        Largest relative deviation of α2/α1 and α3/α1 (β's for ``objective="ntk"``); absolute where the
+        target is 0; of α2 and α3 alone, relative to the larger, where α1 = 0.
+    excess : float
+        (c' − c)/α1: how much larger the implicit ridge c I of the ternary network is, in units of the
+        linear coefficient (of α2 or α3 where α1 = 0).
+    excess_bound : float
+        No three-level network with these coefficients has a smaller excess than this.
+    feasible : bool
+        Whether the residual is below 1e-10.
+    message : str
+        One sentence: what was found, or which coefficient cannot be reached.
+    method, objective : str
+        How it was found; which kernel's coefficients agree ("ck", "ntk" or "both").
+    tau0 : float
+        Input scale it is made for.
+    coefficients, target : Coefficients
+        Of the step network (None if nothing was found) and of the dense one.
+    """
+
+    activations: tuple[Activation, ...]
+    residual: float
+    excess: float
+    excess_bound: float
+    feasible: bool
+    message: str
+    method: str
+    objective: Objective
+    tau0: float
+    coefficients: Coefficients | None = field(repr=False)
+    target: Coefficients = field(repr=False)
+
+
+FEASIBLE_RESIDUAL = 1e-10
+
+
+def evaluate(r: FloatArray, shape: tuple[float, ...]) -> StepSums:
+    """S1, S2, Sg, V for thresholds of shape (..., 2) and a three-level shape."""
+    points = np.ascontiguousarray(r, dtype=np.float64).reshape(-1, 2)
+    out = np.empty((len(points), 4))
+    steps.step_sums_table(points, np.array(shape), out)
+    fields = out.T.reshape(4, *np.shape(r)[:-1])
+    return StepSums(*(field if field.ndim else float(field) for field in fields))
+
+
+def target_of(net: Network, tau0: float) -> Target:
+    """Compute what is to be matched; moments below 1e-13 of the activation's scale count as 0."""
+    table = coefficients(net, tau0)
+    scales = layer_scales(net, tau0)
+    unit = np.array([math.sqrt(float(m.second[0])) for m in scales.moments])
+    lam = scales.scale
+
+    def moment(name: str, power: int, degree: int) -> FloatArray:
+        values = np.array([abs(float(getattr(m, name)[0])) for m in scales.moments])
+        return np.where(values * lam**power <= 1e-13 * unit**degree, 0.0, values)
+
+    h1, h2, g = moment("d1", 1, 1), moment("d2", 2, 1), moment("half_d2_squared", 2, 2)
+    alpha, beta = alpha_beta(h1, h2, g, net.weight_std**2)
+    return Target(net, tau0, table, lam, h1, h2, g, alpha[-1], beta[-1])
+
+
+def ratios(row: FloatArray) -> tuple[FloatArray, int]:
+    """(α1, α2, α3) over the reference: α1, or the larger of the others where α1 = 0."""
+    reference = 0 if row[0] > 0.0 else (1 if row[1] >= row[2] else 2)
+    return row[:3] / row[reference], reference
+
+
+def residual_of(row: FloatArray, target: FloatArray) -> float:
+    """Largest relative deviation of the ratios, absolute where the target is 0."""
+    wanted, reference = ratios(target)
+    if row[reference] <= 0.0:
+        return math.inf
+    got = row[:3] / row[reference]
+    unit = np.where(wanted > 0.0, wanted, 1.0)
+    return float((np.abs(got - wanted) / unit).max())
+
+
+def build(target: Target, layers: list[Layer]) -> tuple[Activation, ...]:
+    """Put thresholds into the units of each layer's argument, and scale the last layer so that α1' = α1."""
+    net = target.net
+    w = net.weight_std
+    activations = []
+    tau = target.tau0
+    alpha1 = 1.0
+    for k, layer in enumerate(layers):
+        lam = w * tau
+        sums = evaluate(np.array(layer.r), layer.shape)
+        amplitude = layer.amplitude
+        if k == len(layers) - 1:
+            goal = float(target.alpha[0])
+            reached = alpha1 * w**2 * (float(sums.s1) / lam) ** 2
+            if goal > 0.0:
+                amplitude = math.sqrt(goal / reached)
+        activations.append(step([lam * r for r in layer.r], [amplitude * q for q in layer.shape]))
+        alpha1 *= w**2 * (amplitude * float(sums.s1) / lam) ** 2
+        tau = amplitude * math.sqrt(float(sums.v))
+    return tuple(activations)
+
+
+def excess_bound(target: Target) -> float:
+    r"""Lower bound of (c' − c)/α1 over all three-level networks with the target's coefficients.
+
+    The larger of two bounds of c'/α1: by Bessel's inequality layer by layer, c' ≥ τ_0⁴ α3; and a function of
+    three values keeps at most 1/q of the variance linear, q = 1.2349 (Lloyd–Max), so τ_L² ≥ q^L τ_0² α1.
+    """
+    row = target.alpha
+    _, reference = ratios(row)
+    c = target.coefficients.shift("ck")
+    bessel = target.tau0**4 * row[2]
+    sums = evaluate(np.array([-LLOYD_MAX_THRESHOLD, LLOYD_MAX_THRESHOLD]), SHAPES[0])
+    quantiser = float(sums.v) / float(sums.s1) ** 2
+    lloyd = target.tau0**2 * row[0] * (quantiser**target.depth - 1.0)
+    return float((max(bessel, lloyd) - c) / row[reference])
+
+
+def finish(target: Target, layers: list[Layer], method: str, objective: Objective, note: str = "") -> Match:
+    """Measure a solution with the network's own coefficients and describe it."""
+    activations = build(target, layers)
+    table = coefficients(target.net.with_activations(activations), target.tau0)
+    rows = []
+    if objective in ("ck", "both"):
+        rows.append((table.alpha[-1], target.alpha))
+    if objective in ("ntk", "both"):
+        rows.append((table.beta[-1], target.beta))
+    residual = max(residual_of(row, goal) for row, goal in rows)
+    excess = (table.shift("ck") - target.coefficients.shift("ck")) / target.alpha[ratios(target.alpha)[1]]
+    feasible = bool(residual <= FEASIBLE_RESIDUAL)
+    if feasible:
+        message = f"all coefficients agree to {residual:.1e}; the implicit ridge is larger by {excess:.3g} × the linear coefficient"
+    else:
+        message = f"the coefficients differ by {residual:.3g} (relative)"
+    return Match(
+        activations, residual, float(excess), excess_bound(target), feasible,
+        f"{message}{'; ' + note if note else ''}", method, objective, target.tau0, table, target.coefficients,
+    )  # fmt: skip
+
+
+def infeasible(target: Target, method: str, objective: Objective, reason: str) -> Match:
+    """Return the answer that there is none."""
+    return Match(
+        (), math.inf, math.inf, excess_bound(target), False, reason, method, objective, target.tau0, None,
+        target.coefficients,
+    )  # fmt: skip
