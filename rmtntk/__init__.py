@@ -16,11 +16,13 @@ from rmtntk.errors import (
     MissingExtraError,
     ModelFileError,
 )
+from rmtntk.finite import FiniteNetwork
 from rmtntk.kernels import KernelDiagonals, ck, ck_ntk, kernel_diagonals, nngp, ntk
 from rmtntk.matching import Match, match
 from rmtntk.mixture import GaussianMixture
 from rmtntk.moments import Moments, moments
 from rmtntk.network import Network
+from rmtntk.ternary import TernaryNetwork, compress
 
 __all__ = [
     "__version__",
@@ -31,7 +33,7 @@ __all__ = [
     # data model and equivalents
     "GaussianMixture", "Coefficients", "coefficients", "Equivalent", "equivalent", "spectral_error",
     # compression
-    "Match", "match",
+    "Match", "match", "TernaryNetwork", "compress", "FiniteNetwork",
     # errors
     "errors", "AccuracyError", "ConvergenceError", "InfeasibleError", "InfiniteDiagonalError", "MissingExtraError",
     "ModelFileError",
