@@ -5,6 +5,7 @@ Every message names the argument, what is required and what came.
 
 import numbers
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,13 @@ def check_square(value: ArrayLike, name: str) -> FloatArray:
 
 
 def check_real(
-    value: Any, name: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False, open_high: bool = False
+    value: Any,
+    name: str,
+    *,
+    low: float = -np.inf,
+    high: float = np.inf,
+    open_low: bool = False,
+    open_high: bool = False,
 ) -> float:
     """Return a finite real number inside an interval."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.ndarray):
@@ -165,10 +172,8 @@ def check_labels(labels: Any, n_samples: int, name: str = "labels") -> tuple[lis
         distinct = list(dict.fromkeys(values))
     except TypeError:
         raise TypeError(f"`{name}` must hold hashable values (numbers, strings, tuples), got unhashable ones") from None
-    try:
+    with suppress(TypeError):  # mixed types have no order: keep the order of appearance
         distinct.sort()
-    except TypeError:  # mixed types have no order: keep the order of appearance
-        pass
     index = {value: k for k, value in enumerate(distinct)}
     return distinct, np.array([index[value] for value in values], dtype=np.int64)
 
@@ -177,7 +182,7 @@ def as_generator(rng: Seed) -> np.random.Generator:
     """Return `rng` itself, or a new generator seeded by it."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, bool) or not isinstance(rng, numbers.Integral):
+    if isinstance(rng, bool) or not isinstance(rng, int | np.integer):
         raise TypeError(f"`rng` must be a numpy Generator or an integer seed, got {rng!r}")
     if rng < 0:
         raise ValueError(f"`rng` must be a non-negative seed, got {rng}")

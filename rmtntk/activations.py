@@ -151,7 +151,8 @@ def _polynomial(coefficients: tuple[float, ...], x: FloatArray) -> FloatArray:
 
 
 def _polynomial_slope(coefficients: tuple[float, ...], x: FloatArray) -> FloatArray:
-    return np.polynomial.polynomial.polyval(x, np.polynomial.polynomial.polyder(np.array(coefficients)))
+    slope = np.polynomial.polynomial.polyder(np.array(coefficients))
+    return np.asarray(np.polynomial.polynomial.polyval(x, slope), dtype=np.float64)
 
 
 def _step(thresholds: tuple[float, ...], levels: tuple[float, ...], x: FloatArray) -> FloatArray:
@@ -244,7 +245,10 @@ _NAMED_STEPS: dict[str, dict[str, tuple[float, ...]]] = {
 
 
 def _step_activation(
-    name: str, thresholds: tuple[float, ...], levels: tuple[float, ...], parameters: tuple[tuple[str, Value], ...]
+    name: str,
+    thresholds: tuple[float, ...],
+    levels: tuple[float, ...],
+    parameters: tuple[tuple[str, Value], ...],
 ) -> Activation:
     return Activation(
         name,

@@ -19,52 +19,65 @@ from rmtntk.coefficients import Coefficients, coefficients
 from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.kernels import kernel_diagonals
 from rmtntk.mixture import GaussianMixture
-from rmtntk.network import Network, input_rows, resolve_tau0
+from rmtntk.network import Network, input_rows, layer_scales, resolve_tau0
+from rmtntk.norm_aware import expand
 
 __all__ = ["Equivalent", "equivalent", "operator_norm", "spectral_error"]
 
 Kind = Literal["ck", "ntk"]
-Correction = Literal["none", "diagonal"]
+Correction = Literal["none", "diagonal", "second_order"]
 
 
 class Equivalent(LinearOperator):  # type: ignore[misc]
-    """Symmetric operator c1 X Xᵀ + V A Vᵀ + diag(d); made by :func:`equivalent`.
+    """Symmetric operator Σ_r d_r G d_r + Σ_r e_r (G∘G) e_r + V A Vᵀ + diag(s); made by :func:`equivalent`.
 
     Attributes
     ----------
     rows : ndarray, shape (n, p)
-        X, scaled so that X Xᵀ is K_0.
-    linear : float
-        c1.
-    factor : ndarray, shape (n, K + 1)
-        V.
-    core : ndarray, shape (K + 1, K + 1)
-        A.
+        X, scaled so that G = X Xᵀ is K_0.
+    linear : ndarray, shape (n, r1)
+        Columns d_r; sqrt(c1) everywhere unless the correction is "second_order".
+    quadratic : ndarray, shape (n, r2)
+        Columns e_r; none unless the correction is "second_order".
+    factor, core : ndarray, shapes (n, k) and (k, k)
+        V and A.
     shift : ndarray, shape (n,)
-        d; constant and equal to c unless the diagonal was corrected.
+        s; constant and equal to c for the theorem's form.
     coefficients : Coefficients
-        The numbers the network contributes.
+        The theorem's numbers for this network.
     """
 
     def __init__(
-        self, rows: FloatArray, linear: float, factor: FloatArray, core: FloatArray, shift: FloatArray, source: Coefficients
+        self,
+        rows: FloatArray,
+        linear: FloatArray,
+        quadratic: FloatArray,
+        factor: FloatArray,
+        core: FloatArray,
+        shift: FloatArray,
+        source: Coefficients,
     ) -> None:
         super().__init__(dtype=np.dtype(np.float64), shape=(len(rows), len(rows)))
         self.rows = rows
         self.linear = linear
+        self.quadratic = quadratic
         self.factor = factor
         self.core = core
         self.shift = shift
         self.coefficients = source
 
-    def _matmat(self, other: FloatArray) -> FloatArray:
-        out = self.linear * (self.rows @ (self.rows.T @ other))
-        out += self.factor @ (self.core @ (self.factor.T @ other))
-        out += self.shift[:, None] * other
+    def _matvec(self, vector: FloatArray) -> FloatArray:
+        v = np.reshape(vector, -1)
+        out = self.shift * v
+        out += self.factor @ (self.core @ (self.factor.T @ v))
+        out += np.einsum("ir,ir->i", self.linear, self.rows @ (self.rows.T @ (self.linear * v[:, None])))
+        for e in self.quadratic.T:  # (G∘G) u = diag(X (Xᵀ diag(u) X) Xᵀ)
+            inner = self.rows.T @ ((e * v)[:, None] * self.rows)
+            out += e * np.einsum("ij,ij->i", self.rows @ inner, self.rows)
         return np.asarray(out)
 
-    def _matvec(self, vector: FloatArray) -> FloatArray:
-        return self._matmat(np.reshape(vector, (-1, 1)))
+    def _matmat(self, other: FloatArray) -> FloatArray:
+        return np.column_stack([self._matvec(column) for column in np.asarray(other).T])
 
     def _adjoint(self) -> "Equivalent":
         return self
@@ -74,8 +87,10 @@ class Equivalent(LinearOperator):  # type: ignore[misc]
 
     def diagonal(self) -> FloatArray:
         """Return the diagonal, shape (n,)."""
+        square = np.einsum("ij,ij->i", self.rows, self.rows)
         return np.asarray(
-            self.linear * np.einsum("ij,ij->i", self.rows, self.rows)
+            square * (self.linear**2).sum(axis=1)
+            + square**2 * (self.quadratic**2).sum(axis=1)
             + np.einsum("ij,jk,ik->i", self.factor, self.core, self.factor)
             + self.shift
         )
@@ -86,11 +101,18 @@ class Equivalent(LinearOperator):  # type: ignore[misc]
 
     def to_dense(self) -> FloatArray:
         """Return the matrix, shape (n, n), exactly symmetric."""
-        dense = self.linear * (self.rows @ self.rows.T)
-        low_rank = self.factor @ self.core @ self.factor.T
-        dense += 0.5 * (low_rank + low_rank.T)
+        gram = self.rows @ self.rows.T
+        dense = gram * _symmetric(self.linear, self.linear)
+        if self.quadratic.shape[1]:
+            dense += gram**2 * _symmetric(self.quadratic, self.quadratic)
+        dense += _symmetric(self.factor @ self.core, self.factor)
         dense[np.diag_indices_from(dense)] += self.shift
         return np.asarray(dense)
+
+
+def _symmetric(left: FloatArray, right: FloatArray) -> FloatArray:
+    product = left @ right.T
+    return np.asarray(0.5 * (product + product.T))
 
 
 def equivalent(
@@ -118,13 +140,15 @@ def equivalent(
     mixture : GaussianMixture, optional
         Population of the data, on the scale of `x` under "unit" input scaling; estimated from `x` and
         `labels` if not given.
-    correction : {"none", "diagonal"}
-        "none" is the theorem's form; "diagonal" replaces the diagonal by the exact kernel's, O(n p).
+    correction : {"none", "diagonal", "second_order"}
+        "none" is the theorem's form; "diagonal" replaces its diagonal by the exact kernel's, O(n p);
+        "second_order" keeps every sample's own norm and all terms up to G∘G, and uses neither labels nor
+        mixture (but the mixture's τ_0 if one is given).
 
     Returns
     -------
     Equivalent
-        A scipy LinearOperator in O(n p) memory; products cost O(n p).
+        A scipy LinearOperator in O(n p) memory; products cost O(n p), of "second_order" O(n p²).
 
     Raises
     ------
@@ -144,15 +168,16 @@ def equivalent(
     if not isinstance(net, Network):
         raise TypeError(f"`net` must be an rmtntk.Network, got {net!r}")
     check_choice(kind, "kind", ("ck", "ntk"))
-    check_choice(correction, "correction", ("none", "diagonal"))
+    check_choice(correction, "correction", ("none", "diagonal", "second_order"))
+    if mixture is not None and not isinstance(mixture, GaussianMixture):
+        raise TypeError(f"`mixture` must be a GaussianMixture, got {mixture!r}")
     data = check_data(x)
-    population, index = _population(data, labels, mixture)
     rows = input_rows(net, data)
     # "fan_in" divides the data by √p, hence covariances by p.
     unit = 1.0 if net.input_scaling == "unit" else 1.0 / data.shape[1]
     tau0 = net.tau0
     if tau0 is None:
-        tau0 = resolve_tau0(net, rows) if mixture is None else population.tau0 * np.sqrt(unit)
+        tau0 = resolve_tau0(net, rows) if mixture is None else mixture.tau0 * float(np.sqrt(unit))
     table = coefficients(net, tau0)
     c1, c2, c3 = table.linear(kind)
     c = table.shift(kind)
@@ -161,6 +186,9 @@ def equivalent(
             "the NTK of a network with jumps (steps, sign, heaviside) has an infinite diagonal and no equivalent: "
             "use kind='ck', or compare off-diagonal entries"
         )
+    if correction == "second_order":
+        return _second_order(net.with_tau0(tau0), data, rows, kind, table)
+    population, index = _population(data, labels, mixture)
     n, p = rows.shape
     onehot = np.zeros((n, population.n_classes))
     onehot[np.arange(n), index] = 1.0
@@ -174,20 +202,28 @@ def equivalent(
             [c2 * t[None, :], np.array([[c2]])],
         ]
     )
-    result = Equivalent(rows, c1, factor, core, np.full(n, c), table)
-    if correction == "diagonal":
-        exact = kernel_diagonals(net.with_tau0(tau0), data)
-        wanted = exact.ck if kind == "ck" else exact.ntk
-        result.shift = wanted - (result.diagonal() - result.shift)
+    result = Equivalent(rows, np.full((n, 1), np.sqrt(c1)), np.zeros((n, 0)), factor, core, np.full(n, c), table)
+    return result if correction == "none" else _with_exact_diagonal(result, net.with_tau0(tau0), data, kind)
+
+
+def _second_order(net: Network, data: FloatArray, rows: FloatArray, kind: Kind, table: Coefficients) -> Equivalent:
+    scales = layer_scales(net, float(table.tau[0]))
+    ck, ntk = expand(net, scales, np.einsum("ij,ij->i", rows, rows))
+    terms = ck if kind == "ck" else ntk
+    core = np.eye(terms.d0.shape[1])
+    result = Equivalent(rows, terms.d1, terms.d2, terms.d0, core, np.zeros(len(rows)), table)
+    return _with_exact_diagonal(result, net, data, kind)
+
+
+def _with_exact_diagonal(result: Equivalent, net: Network, data: FloatArray, kind: Kind) -> Equivalent:
+    exact = kernel_diagonals(net, data)
+    wanted = exact.ck if kind == "ck" else exact.ntk
+    result.shift = wanted - (result.diagonal() - result.shift)
     return result
 
 
-def _population(
-    data: FloatArray, labels: Any, mixture: GaussianMixture | None
-) -> tuple[GaussianMixture, IntArray]:
+def _population(data: FloatArray, labels: Any, mixture: GaussianMixture | None) -> tuple[GaussianMixture, IntArray]:
     n, p = data.shape
-    if mixture is not None and not isinstance(mixture, GaussianMixture):
-        raise TypeError(f"`mixture` must be a GaussianMixture, got {mixture!r}")
     if labels is None:
         if mixture is not None and mixture.n_classes > 1:
             raise ValueError(f"`labels` must be given for a mixture of {mixture.n_classes} classes")

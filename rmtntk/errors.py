@@ -43,7 +43,6 @@ class MissingExtraError(ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f"run `pip install \"rmtntk[{extra}]\"`",
+            f'{purpose} needs the package {package!r}, which is not installed: run `pip install "rmtntk[{extra}]"`',
             name=package,
         )

@@ -4,6 +4,7 @@ Weights have unit variance and enter as u_l = w W_l f_{l−1} + b β_l with f_0 
 f_l = (σ_l(u_l) − centre_l)/√d_l, so that f_L f_Lᵀ → CK and the gradient kernel → NTK as the widths grow.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -175,9 +176,9 @@ def _draw(shape: tuple[int, ...], law: str, sparsity: float, generator: np.rando
     if law == "gaussian":
         values = generator.standard_normal(shape)
     elif law == "student":
-        values = generator.standard_t(STUDENT_FREEDOM, shape) * np.sqrt((STUDENT_FREEDOM - 2.0) / STUDENT_FREEDOM)
+        values = generator.standard_t(STUDENT_FREEDOM, shape) * math.sqrt((STUDENT_FREEDOM - 2.0) / STUDENT_FREEDOM)
     else:
-        values = 2.0 * generator.integers(0, 2, shape) - 1.0
+        values = np.asarray(2.0 * generator.integers(0, 2, shape) - 1.0)
     if sparsity > 0.0:
         values *= (generator.random(shape) >= sparsity) / np.sqrt(1.0 - sparsity)
     return values

@@ -12,7 +12,7 @@ from rmtntk._jit import gram as loops
 from rmtntk._threads import parallel_loops
 from rmtntk._typing import AnyArray, FloatArray
 from rmtntk._validation import check_array, check_dtype, check_gram_finite, check_pair
-from rmtntk.dual import LayerTable, RowTable, layer_table, row_table, split_rows
+from rmtntk.dual import LayerTable, RowTable, split_rows, tables
 from rmtntk.errors import AccuracyError, InfiniteDiagonalError
 from rmtntk.moments import has_jump
 from rmtntk.network import Network, input_rows, layer_scales, resolve_tau0
@@ -156,7 +156,7 @@ def kernel_diagonals(net: Network, x: ArrayLike) -> KernelDiagonals:
     _check_network(net)
     rows = input_rows(net, check_pair(x, None)[0])
     scales = layer_scales(net, resolve_tau0(net, rows))
-    table = row_table(net, scales, np.einsum("ij,ij->i", rows, rows))
+    _, table = tables(net, scales, np.einsum("ij,ij->i", rows, rows))
     return KernelDiagonals(table.ck_diagonal, table.ntk_diagonal)
 
 
@@ -185,7 +185,6 @@ def _compute(
         )
     rows_x = input_rows(net, x_data)
     scales = layer_scales(net, resolve_tau0(net, rows_x))
-    layers = layer_table(net, scales)
     with np.errstate(over="ignore"):
         squared_x = np.einsum("ij,ij->i", rows_x, rows_x)
         rows_y = rows_x if y_data is None else input_rows(net, y_data)
@@ -194,39 +193,23 @@ def _compute(
     ntk_out = np.empty_like(gram) if want_ck and want_ntk else gram
     errors = np.zeros((len(gram), 2))
     if y_data is None:
-        table_x = table_y = row_table(net, scales, squared_x)
+        layers, table_x = tables(net, scales, squared_x)
+        table_y = table_x
         with parallel_loops():
-            loops.symmetric_kernels(
-                gram, ntk_out, want_ck, want_ntk, errors, table_x.ck_diagonal, table_x.ntk_diagonal, rows_x,
-                table_x.norm0, *_layer_arguments(layers, table_x), *_row_arguments(table_x), layers.exact,
-                loops.NODES, loops.WEIGHTS, loops.COUNTS,
-            )  # fmt: skip
+            loops.symmetric_kernels(gram, ntk_out, want_ck, want_ntk, errors, rows_x, layers, table_x, loops.RULES)
     else:
         squared = np.concatenate([squared_x, np.einsum("ij,ij->i", rows_y, rows_y)])
-        table_x, table_y = split_rows(row_table(net, scales, squared), len(rows_x))
+        layers, both = tables(net, scales, squared)
+        table_x, table_y = split_rows(both, len(rows_x))
         with parallel_loops():
             loops.cross_kernels(
-                gram, ntk_out, want_ck, want_ntk, errors, rows_x, rows_y, table_x.norm0, table_y.norm0,
-                *_layer_arguments(layers, table_x), *_row_arguments(table_x), *_row_arguments(table_y), layers.exact,
-                loops.NODES, loops.WEIGHTS, loops.COUNTS,
-            )  # fmt: skip
+                gram, ntk_out, want_ck, want_ntk, errors, rows_x, rows_y, layers, table_x, table_y, loops.RULES
+            )
     if jumps:
         _fill_infinite(ntk_out, fill, symmetric=y_data is None)
     bound_ck, bound_ntk = (float(value) for value in errors.max(axis=0))
-    _check_accuracy(net, table_x, table_y, bound_ck, bound_ntk if want_ntk else 0.0)
+    _check_accuracy(net, layers, table_x, table_y, bound_ck, bound_ntk if want_ntk else 0.0)
     return _Pair(gram, ntk_out, bound_ck, bound_ntk)
-
-
-def _layer_arguments(layers: LayerTable, rows: RowTable) -> tuple[Any, ...]:
-    return (
-        layers.w2, layers.b2, layers.codes, layers.constants, layers.first_step, rows.first_term, layers.jumps
-    )  # fmt: skip
-
-
-def _row_arguments(rows: RowTable) -> tuple[Any, ...]:
-    return (
-        rows.scale, rows.mean, rows.shift, rows.norm, rows.thresholds, rows.upper, rows.series, rows.tails
-    )  # fmt: skip
 
 
 def _check_diagonal(diagonal: Diagonal, n: int, *, symmetric: bool) -> FloatArray | float | None:
@@ -263,7 +246,9 @@ def _fill_infinite(kernel: AnyArray, fill: FloatArray | float | None, *, symmetr
     kernel[bad] = fill
 
 
-def _check_accuracy(net: Network, x: RowTable, y: RowTable, bound_ck: float, bound_ntk: float) -> None:
+def _check_accuracy(
+    net: Network, layers: LayerTable, x: RowTable, y: RowTable, bound_ck: float, bound_ntk: float
+) -> None:
     smooth = [act for act in net.activations if act.family == "smooth"]
     if not smooth:
         return
@@ -277,6 +262,6 @@ def _check_accuracy(net: Network, x: RowTable, y: RowTable, bound_ck: float, bou
             raise AccuracyError(
                 f"the {kind} of {net} is known here only to {bound / unit:.2e} of its diagonal, but its activations "
                 f"ask for {tolerance:.1e}: rows are too nearly parallel for a series of "
-                f"{np.diff(x.first_term).max()} terms. Use activations.custom(..., tolerance=...) or a closed form",
+                f"{np.diff(layers.first_term).max()} terms. Take custom(..., tolerance=...) or a closed form",
                 bound,
             )

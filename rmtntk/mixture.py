@@ -76,10 +76,18 @@ class GaussianMixture:
         names = tuple(range(n_classes)) if classes is None else tuple(classes)
         if len(names) != n_classes:
             raise ValueError(f"`classes` must name {n_classes} classes, got {len(names)}")
-        products = _trace_products(cov, p) if trace_products is None else check_array(trace_products, "trace_products", 2)
+        products = (
+            _trace_products(cov, p) if trace_products is None else check_array(trace_products, "trace_products", 2)
+        )
         if products.shape != (n_classes, n_classes):
             raise ValueError(f"`trace_products` must have shape ({n_classes}, {n_classes}), got {products.shape}")
-        values = {"means": mu, "covariances": cov, "weights": share, "classes": names, "trace_products": products}
+        values = {
+            "means": mu,
+            "covariances": cov,
+            "weights": share,
+            "classes": names,
+            "trace_products": products,
+        }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -95,7 +103,7 @@ class GaussianMixture:
 
     @property
     def traces(self) -> FloatArray:
-        """tr C_a / p, shape (K,)."""
+        """Tr C_a / p, shape (K,)."""
         if self.covariances.ndim == 1:
             return self.covariances.copy()
         if self.covariances.ndim == 2:
@@ -202,7 +210,11 @@ class GaussianMixture:
             covariances = diagonals.mean(axis=1)
             products = _trace_products(covariances, p)
         return cls(
-            means * np.sqrt(p), covariances, counts / counts.sum(), classes=tuple(names), trace_products=products
+            means * np.sqrt(p),
+            covariances,
+            counts / counts.sum(),
+            classes=tuple(names),
+            trace_products=products,
         )
 
 

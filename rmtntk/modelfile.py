@@ -28,7 +28,8 @@ def write_model(path: str | os.PathLike[str], header: dict[str, Any], arrays: di
     full = {**header, "format": FORMAT, "version": VERSION, "sha256": _digest(header, arrays)}
     encoded = np.frombuffer(json.dumps(full, sort_keys=True).encode(), dtype=np.uint8)
     with atomic_write(path) as stream:
-        np.savez_compressed(stream, **{_HEADER: encoded, **arrays})
+        members: dict[str, Any] = {_HEADER: encoded, **arrays}
+        np.savez_compressed(stream, **members)
     return Path(path).stat().st_size
 
 
@@ -50,8 +51,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
     except (
-        zipfile.BadZipFile, zlib.error, struct.error, ValueError, KeyError, TypeError, AttributeError, EOFError, OSError,
-        NotImplementedError, RuntimeError, SyntaxError, IndexError, MemoryError, OverflowError,
+        zipfile.BadZipFile, zlib.error, struct.error, ValueError, KeyError, TypeError, AttributeError, EOFError,
+        OSError, NotImplementedError, RuntimeError, SyntaxError, IndexError, MemoryError, OverflowError,
     ) as error:  # fmt: skip
         # NumPy's and zipfile's readers raise any of these on damaged bytes.
         raise ModelFileError(

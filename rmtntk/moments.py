@@ -33,8 +33,8 @@ class Moments:
     ----------
     mean : float
         m = E[σ].
-    d1, d2 : float
-        E[σ'] and E[σ''].
+    d1, d2, d3 : float
+        E[σ'], E[σ''] and the mean of the third derivative.
     variance : float
         E[σ²] − m².
     d1_squared : float
@@ -45,13 +45,14 @@ class Moments:
         E[σ²].
     error : float
         Bound on the error of every field, each in its natural unit: with s² = E[σ²], the units are s for
-        `mean`, s/τ for `d1`, s/τ² for `d2`, s² for `variance` and `second`, s²/τ² for `half_d2_squared`;
+        `mean`, s/τ for `d1`, s/τ² for `d2`, s/τ³ for `d3`, s² for `variance` and `second`, s²/τ² for `half_d2_squared`;
         `d1_squared` is in units of itself.
     """
 
     mean: float
     d1: float
     d2: float
+    d3: float
     variance: float
     d1_squared: float
     half_d2_squared: float
@@ -65,6 +66,7 @@ class MomentArrays(NamedTuple):
     mean: FloatArray
     d1: FloatArray
     d2: FloatArray
+    d3: FloatArray
     variance: FloatArray
     d1_squared: FloatArray
     half_d2_squared: FloatArray
@@ -141,7 +143,7 @@ def _closed(tau: FloatArray) -> FloatArray:
 
 
 def _over(value: FloatArray | float, tau: FloatArray) -> FloatArray:
-    """value / τ, and 0 where τ = 0."""
+    """Value / τ, and 0 where τ = 0."""
     return np.divide(value, tau, out=np.zeros_like(tau), where=tau > 0.0)
 
 
@@ -154,6 +156,7 @@ def _homogeneous(act: Activation, tau: FloatArray) -> MomentArrays:
         mean=(alpha + beta) / _SQRT_2PI * tau,
         d1=0.5 * (alpha - beta) * one,
         d2=_over((alpha + beta) / _SQRT_2PI, tau),
+        d3=np.zeros_like(tau),  # the third derivative is (α + β) δ', odd
         variance=spread * tau**2,
         d1_squared=half * one,
         half_d2_squared=spread * one,
@@ -171,6 +174,7 @@ def _erf(tau: FloatArray) -> MomentArrays:
         mean=np.zeros_like(tau),
         d1=2.0 / math.sqrt(math.pi) / np.sqrt(1.0 + 2.0 * q),
         d2=np.zeros_like(tau),
+        d3=-4.0 / math.sqrt(math.pi) / (1.0 + 2.0 * q) ** 1.5,
         variance=second,
         d1_squared=4.0 / math.pi / root,
         half_d2_squared=4.0 / math.pi / ((1.0 + 2.0 * q) * root),
@@ -197,8 +201,8 @@ def hermite_polynomial_coefficients(coefficients: FloatArray, tau: FloatArray) -
 def _polynomial(act: Activation, tau: FloatArray) -> MomentArrays:
     parameter = act.parameter("coefficients")
     coefficients = np.atleast_1d(np.array(parameter, dtype=np.float64))
-    first = np.polynomial.polynomial.polyder(coefficients)
-    second = np.polynomial.polynomial.polyder(first)
+    derivatives = [np.asarray(np.polynomial.polynomial.polyder(coefficients, m), dtype=np.float64) for m in (1, 2, 3)]
+    first, second, third = derivatives
     h = hermite_polynomial_coefficients(coefficients, tau)
     h_first = hermite_polynomial_coefficients(first, tau)
     h_second = hermite_polynomial_coefficients(second, tau)
@@ -208,6 +212,7 @@ def _polynomial(act: Activation, tau: FloatArray) -> MomentArrays:
         mean=h[:, 0],
         d1=h_first[:, 0],
         d2=h_second[:, 0],
+        d3=hermite_polynomial_coefficients(third, tau)[:, 0],
         variance=(h[:, 1:] ** 2).sum(axis=1),
         d1_squared=d1_squared,
         # ½((σ−m)²)'' = σ'² + (σ−m)σ''
@@ -259,6 +264,7 @@ def _step(act: Activation, tau: FloatArray) -> MomentArrays:
         mean=p @ levels,
         d1=_over(density @ jumps, tau),
         d2=_over(r_density @ jumps, tau_sq),
+        d3=_over((r_density * np.where(np.isfinite(r), r, 0.0) - density) @ jumps, tau_sq * tau),
         variance=variance,
         d1_squared=np.full_like(tau, np.inf),
         half_d2_squared=_over(0.5 * ((centred[:, 1:] + centred[:, :-1]) * r_density) @ jumps, tau_sq),
@@ -270,7 +276,9 @@ def _step(act: Activation, tau: FloatArray) -> MomentArrays:
 _QUADRATURE_TOLERANCE = 1e-14
 
 
-def weighted_values(act: Activation, xi: FloatArray, tau: FloatArray, *, slope: bool = False) -> tuple[FloatArray, FloatArray]:
+def weighted_values(
+    act: Activation, xi: FloatArray, tau: FloatArray, *, slope: bool = False
+) -> tuple[FloatArray, FloatArray]:
     """Return σ(τξ) (or σ') and φ(ξ); values beyond the normal density's range that overflow are set to 0."""
     x = xi * tau[:, None]
     density = normal_density(xi)
@@ -300,17 +308,19 @@ def _by_quadrature(act: Activation, tau: FloatArray) -> MomentArrays:
     def integrand(xi: FloatArray, problem: IntArray) -> FloatArray:
         values, density = weighted_values(act, xi, positive[problem])
         fields = [values, xi * values, (xi * xi - 1.0) * values, values**2, (xi * xi - 1.0) * values**2]
+        fields.append((xi * xi - 3.0) * xi * values)
         if slope_known:
             fields.append(weighted_values(act, xi, positive[problem], slope=True)[0] ** 2)
         return np.stack(fields, axis=-1) * density[..., None]
 
-    table = np.zeros((len(scales), 8))
+    table = np.zeros((len(scales), 9))
     if len(positive):
         raw, error = quadrature.integrate(integrand, breaks, tolerance=_QUADRATURE_TOLERANCE)
         second = raw[:, 3]
         unit = np.sqrt(second)
         mean = raw[:, 0]
         d2 = raw[:, 2] / positive**2
+
         # The variance by a second pass, centred: E[(σ−m)²] has no cancellation.
         def centred(xi: FloatArray, problem: IntArray) -> FloatArray:
             values, density = weighted_values(act, xi, positive[problem])
@@ -319,7 +329,7 @@ def _by_quadrature(act: Activation, tau: FloatArray) -> MomentArrays:
 
         spread, spread_error = quadrature.integrate(centred, breaks, tolerance=_QUADRATURE_TOLERANCE)
         d1_squared, slope_error = (
-            (raw[:, 5], error[:, 5]) if slope_known else _squared_slope_from_values(act, positive, breaks)
+            (raw[:, 6], error[:, 6]) if slope_known else _squared_slope_from_values(act, positive, breaks)
         )
         if has_jump(act):
             d1_squared, slope_error = np.full_like(positive, np.inf), np.zeros_like(positive)
@@ -328,21 +338,32 @@ def _by_quadrature(act: Activation, tau: FloatArray) -> MomentArrays:
                 error[:, 0] / unit,
                 error[:, 1] / unit,
                 error[:, 2] / unit,
+                error[:, 5] / unit,
                 error[:, 3] / second,
                 spread_error.max(axis=1) / second,
                 slope_error / np.maximum(d1_squared, 1e-300),
             ]
         )
         table[scales > 0.0] = np.stack(
-            [mean, raw[:, 1] / positive, d2, spread[:, 0], d1_squared, 0.5 * spread[:, 1] / positive**2, second, relative],
+            [
+                mean,
+                raw[:, 1] / positive,
+                d2,
+                raw[:, 5] / positive**3,
+                spread[:, 0],
+                d1_squared,
+                0.5 * spread[:, 1] / positive**2,
+                second,
+                relative,
+            ],
             axis=1,
         )
     if (scales == 0.0).any():
         at_zero = float(act.function(np.zeros(1))[0])
         slope = float(_slope_at_zero(act)) ** 2
-        table[scales == 0.0] = [at_zero, 0.0, 0.0, 0.0, slope, 0.0, at_zero**2, CLOSED_FORM_ERROR]
+        table[scales == 0.0] = [at_zero, 0.0, 0.0, 0.0, 0.0, slope, 0.0, at_zero**2, CLOSED_FORM_ERROR]
     full = table[inverse.reshape(-1)]
-    return MomentArrays(*(np.ascontiguousarray(full[:, k]) for k in range(8)))
+    return MomentArrays(*(np.ascontiguousarray(full[:, k]) for k in range(9)))
 
 
 def has_jump(act: Activation) -> bool:

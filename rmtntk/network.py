@@ -153,5 +153,7 @@ def resolve_tau0(net: Network, rows: FloatArray) -> float:
         return net.tau0
     tau0 = float(np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows)))
     if tau0 == 0.0 or not np.isfinite(tau0):
-        raise ValueError(f"`x` must have rows of positive finite norm to set tau0, got tau0 = {tau0}: pass Network(tau0=...)")
+        raise ValueError(
+            f"`x` must have rows of positive finite norm to set tau0, got tau0 = {tau0}: pass Network(tau0=...)"
+        )
     return tau0

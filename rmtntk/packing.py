@@ -53,7 +53,11 @@ class PackedTernary:
     @property
     def n_nonzero(self) -> int:
         """Number of weights that are not zero."""
-        return int(np.bitwise_count(self.nonzero).sum()) if hasattr(np, "bitwise_count") else int(np.abs(self.unpack()).sum())
+        return (
+            int(np.bitwise_count(self.nonzero).sum())
+            if hasattr(np, "bitwise_count")
+            else int(np.abs(self.unpack()).sum())
+        )
 
     def unpack(self, rows: slice = slice(None)) -> NDArray[np.int8]:
         """Return (a slice of) the rows as int8."""

@@ -13,7 +13,15 @@ import numpy as np
 from rmtntk._typing import FloatArray, IntArray
 from rmtntk.errors import AccuracyError
 
-__all__ = ["DIFFERENTIATION", "NODES_PER_PANEL", "NODE_SPAN", "RANGE", "gauss_panels", "integrate", "panel_edges"]
+__all__ = [
+    "DIFFERENTIATION",
+    "NODES_PER_PANEL",
+    "NODE_SPAN",
+    "RANGE",
+    "gauss_panels",
+    "integrate",
+    "panel_edges",
+]
 
 NODES_PER_PANEL = 20
 RANGE = 38.0  # the normal density underflows beyond: φ(38.6) is the smallest positive float64

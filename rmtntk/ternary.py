@@ -251,7 +251,9 @@ class TernaryNetwork:
             "share_of_zeros": zeros,
             "weight_bytes": sum(layer.nbytes for layer in self.packed),
             "weight_bytes_by_packing": packings,
-            "readout_bytes": 0 if self.readout is None else int(self.readout.coefficients.nbytes + self.readout.intercept.nbytes),
+            "readout_bytes": 0
+            if self.readout is None
+            else int(self.readout.coefficients.nbytes + self.readout.intercept.nbytes),
             "total_bytes": self.nbytes,
             "alpha": None if self.readout is None else self.readout.alpha,
             **self.summary,
@@ -405,7 +407,7 @@ def _row_sums(layer: PackedTernary) -> FloatArray:
 
 
 def _product(left: NDArray[Any], layer: PackedTernary) -> NDArray[Any]:
-    """left @ Tᵀ in left's type, unpacking a block of rows of T at a time; exact for small integers."""
+    """Left @ Tᵀ in left's type, unpacking a block of rows of T at a time; exact for small integers."""
     out = np.empty((len(left), layer.shape[0]), dtype=left.dtype)
     for start in range(0, layer.shape[0], _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
@@ -437,4 +439,4 @@ def _storable(classes: list[Hashable]) -> list[Hashable]:
     for value in classes:
         if not isinstance(value, int | float | str | bool):
             raise ValueError(f"labels must be numbers, strings or booleans to be written to a file, got {value!r}")
-    return json.loads(json.dumps(classes))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(classes))

@@ -15,4 +15,4 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     ``error_model="numpy"``: a division by zero gives inf or nan, as in NumPy. No fastmath anywhere: it would
     fold isnan() to False.
     """
-    return numba.njit(cache=_CACHE, error_model="numpy", nogil=True, **options)  # type: ignore[no-any-return]
+    return numba.njit(cache=_CACHE, error_model="numpy", nogil=True, **options)

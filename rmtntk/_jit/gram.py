@@ -3,21 +3,63 @@ r"""One pass from a Gram matrix to the conjugate and neural tangent kernels of a
 Every entry goes through all layers on its own. Its state is the covariance c of the pre-activations and two
 gaps, 1 − ρ and 1 + ρ, each accurate when it is small: ρ itself, rounded near ±1, would lose half the digits
 of the angle. Helpers stay in this file because Numba's disk cache does not notice edits elsewhere.
-
-Layer tables (L layers, n rows, T thresholds and S series terms over all layers together):
-
-    codes (L,) int64; constants (L, 4): α, β | a, –; first_step, first_term (L + 1,) int64 offsets
-    jumps (T,)
-    per row: scale (L, n) λ; mean (L, n) E[σ]; shift (L, n) E[σ] − centre; norm (L, n) sqrt(E[σ²]);
-             thresholds (n, T) s/λ; upper (n, T) P(ξ > s/λ); series (n, S); tails (L, n) Σ_{k≥K} c_k²
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 
 from rmtntk._jit._options import njit
+
+
+class LayerTable(NamedTuple):
+    """Constants of L layers; thresholds and series terms of all layers stand side by side.
+
+    codes (L,) int64: family; constants (L, 4): α, β | a; first_step, first_term (L + 1,) int64: where a layer's
+    thresholds and terms begin; jumps (T,); exact (L,) int64: 1 if nothing is added to or subtracted from the
+    features; w2, b2: squared weight and bias scales.
+    """
+
+    codes: Any
+    constants: Any
+    first_step: Any
+    first_term: Any
+    jumps: Any
+    exact: Any
+    w2: float
+    b2: float
+
+
+class RowTable(NamedTuple):
+    """What the layers make of n rows.
+
+    norm0 (n,): norm of the row; and per layer: scale (L, n) λ; mean (L, n) E[σ]; shift (L, n) E[σ] − centre;
+    norm (L, n) sqrt(E[σ²]); thresholds (n, T) s/λ; upper (n, T) P(ξ > s/λ); series (n, S) Hermite coefficients;
+    tails (L, n) Σ_{k≥K} c_k²; ck_diagonal, ntk_diagonal (n,): the kernels' own closed forms.
+    """
+
+    norm0: Any
+    scale: Any
+    mean: Any
+    shift: Any
+    norm: Any
+    thresholds: Any
+    upper: Any
+    series: Any
+    tails: Any
+    ck_diagonal: Any
+    ntk_diagonal: Any
+
+
+class Rules(NamedTuple):
+    """Gauss–Legendre rules on [0, 1]: nodes, weights (3, 20) and how many of them count (3,)."""
+
+    nodes: Any
+    weights: Any
+    counts: Any
+
 
 HOMOGENEOUS = 0
 ERF = 1
@@ -26,12 +68,10 @@ SERIES = 3
 
 # Gauss–Legendre rules on [0, 1] for the bivariate normal integral, by |ρ| (Genz 2004 uses the same orders).
 _RULES = [np.polynomial.legendre.leggauss(count) for count in (8, 12, 20)]
-NODES = np.zeros((3, 20))
-WEIGHTS = np.zeros((3, 20))
-COUNTS = np.array([8, 12, 20])
+RULES = Rules(np.zeros((3, 20)), np.zeros((3, 20)), np.array([8, 12, 20]))
 for _k, (_x, _w) in enumerate(_RULES):
-    NODES[_k, : len(_x)] = 0.5 * (_x + 1.0)
-    WEIGHTS[_k, : len(_w)] = 0.5 * _w
+    RULES.nodes[_k, : len(_x)] = 0.5 * (_x + 1.0)
+    RULES.weights[_k, : len(_w)] = 0.5 * _w
 
 DIRECT_GAP = 1e-4  # below, 1 − |ρ| is recomputed from the rows themselves
 STEP_SWITCH = 0.925  # above this |ρ| the step's integral starts from ρ = ±1 instead of 0
@@ -41,7 +81,7 @@ SQRT_2PI = math.sqrt(2.0 * math.pi)
 
 @njit()
 def sine_minus_tcos(t):
-    """sin t − t cos t for 0 ≤ t ≤ π/2, to full relative accuracy."""
+    """Sin t − t cos t for 0 ≤ t ≤ π/2, to full relative accuracy."""
     if t > 0.7:
         return math.sin(t) - t * math.cos(t)
     z = t * t
@@ -112,7 +152,7 @@ def normal_upper(x):
 
 
 @njit()
-def orthant_deficit(h, k, gap, nodes, weights):
+def orthant_deficit(h, k, gap, rules):
     """∫_ρ^1 φ₂(h, k; r) dr with gap = 1 − ρ ≤ 0.075 (Genz 2004, section 2.3, Drezner–Wesolowsky expansion)."""
     if gap <= 0.0 or not (math.isfinite(h) and math.isfinite(k)):
         return 0.0
@@ -133,18 +173,18 @@ def orthant_deficit(h, k, gap, nodes, weights):
         tail = SQRT_2PI * normal_upper(b / a)
         total -= math.exp(-0.5 * hk) * tail * b * (1.0 - c * bs * (1.0 - d * bs / 5.0) / 3.0)
     for m in range(20):
-        x = a * nodes[2, m]
+        x = a * rules.nodes[2, m]
         xs = x * x
         rs = math.sqrt(1.0 - xs)
         exponent = -0.5 * (bs / xs + hk)
         if exponent > -700.0:
             exact = math.exp(-hk * xs / (2.0 * (1.0 + rs) ** 2)) / rs
-            total += a * weights[2, m] * math.exp(exponent) * (exact - (1.0 + c * xs * (1.0 + d * xs)))
+            total += a * rules.weights[2, m] * math.exp(exponent) * (exact - (1.0 + c * xs * (1.0 + d * xs)))
     return max(0.0, total * INV_2PI)
 
 
 @njit()
-def step_dual(first, last, jumps, ru, rv, pu, pv, c, su, sv, gap, nu, nv, mu, mv, nodes, weights, counts):
+def step_dual(first, last, jumps, ru, rv, pu, pv, c, su, sv, gap, nu, nv, mu, mv, rules):
     """Same for a step with thresholds first … last−1, except that the first result is the *covariance*."""
     side = 1.0 if c >= 0.0 else -1.0
     rho = 1.0 - gap
@@ -168,8 +208,8 @@ def step_dual(first, last, jumps, ru, rv, pu, pv, c, su, sv, gap, nu, nv, mu, mv
     if rho <= STEP_SWITCH:
         rule = 0 if rho < 0.3 else (1 if rho < 0.75 else 2)
         angle = side * math.asin(rho)
-        for m in range(counts[rule]):
-            psi = angle * nodes[rule, m]
+        for m in range(rules.counts[rule]):
+            psi = angle * rules.nodes[rule, m]
             sin_psi = math.sin(psi)
             inverse = 0.5 / ((1.0 - sin_psi) * (1.0 + sin_psi))
             inner = 0.0
@@ -179,7 +219,7 @@ def step_dual(first, last, jumps, ru, rv, pu, pv, c, su, sv, gap, nu, nv, mu, mv
                     k = rv[j]
                     if math.isfinite(h) and math.isfinite(k):
                         inner += jumps[i] * jumps[j] * math.exp(-(h * h - 2.0 * h * k * sin_psi + k * k) * inverse)
-            cov += weights[rule, m] * inner
+            cov += rules.weights[rule, m] * inner
         cov *= angle * INV_2PI
         norm = nu * nv
         if norm > 0.0:
@@ -195,7 +235,7 @@ def step_dual(first, last, jumps, ru, rv, pu, pv, c, su, sv, gap, nu, nv, mu, mv
                 top += weight * (min(pu[i], pv[j]) - pu[i] * pv[j])
             else:
                 top += weight * (max(0.0, pu[i] + pv[j] - 1.0) - pu[i] * pv[j])
-            deficit += side * weight * orthant_deficit(ru[i], side * rv[j], gap, nodes, weights)
+            deficit += side * weight * orthant_deficit(ru[i], side * rv[j], gap, rules)
     cov = top - deficit
     norm = nu * nv
     if norm > 0.0:
@@ -244,7 +284,7 @@ def series_dual(first, last, hu, hv, c, su, sv, gap, nu, nv):
 
 @njit()
 def tail_slope(rho, terms):
-    """sup of k ρ^{k−1} over k ≥ terms."""
+    """Sup of k ρ^{k−1} over k ≥ terms."""
     if rho <= 0.0:
         return 1.0 if terms <= 1 else 0.0
     if rho >= 1.0:
@@ -254,118 +294,117 @@ def tail_slope(rho, terms):
 
 
 @njit()
-def slope_derivative(
-    code, constants, first_step, last_step, jumps, ru, rv, first_term, last_term, hu, hv, c, su, sv, gap
-):
+def slope_derivative(layer, i, j, c, su, sv, gap, layers, x, y):
     """Bound of |∂E[σ'σ']/∂c|, to carry errors of c into the NTK."""
     scale = su * sv
     if scale == 0.0:
         return 0.0
     sine_sq = gap * (2.0 - gap)
+    code = layers.codes[layer]
     if code == HOMOGENEOUS:
-        plus = (constants[0] + constants[1]) ** 2
+        plus = (layers.constants[layer, 0] + layers.constants[layer, 1]) ** 2
         return plus * INV_2PI / (scale * math.sqrt(sine_sq)) if plus > 0.0 else 0.0
     if code == ERF:
-        a2 = constants[0] ** 2
+        a2 = layers.constants[layer, 0] ** 2
         root_sq = 1.0 + 2.0 * a2 * (su * su + sv * sv) + (2.0 * a2 * scale) ** 2 * sine_sq
         return 16.0 * a2**3 / math.pi * abs(c) / root_sq**1.5
     rho = 1.0 - gap
     side = 1.0 if c >= 0.0 else -1.0
     total = 0.0
     if code == STEP:
-        for i in range(first_step, last_step):
-            for j in range(first_step, last_step):
-                h = ru[i]
-                k = side * rv[j]
+        for a in range(layers.first_step[layer], layers.first_step[layer + 1]):
+            for b in range(layers.first_step[layer], layers.first_step[layer + 1]):
+                h = x.thresholds[i, a]
+                k = side * y.thresholds[j, b]
                 if not (math.isfinite(h) and math.isfinite(k)):
                     continue
                 if sine_sq == 0.0:
                     return math.inf
                 density = math.exp(-0.5 * (h - k) ** 2 / sine_sq - h * k / (2.0 - gap)) / math.sqrt(sine_sq)
                 bend = abs(rho) / sine_sq + abs((h - rho * k) * (k - rho * h)) / sine_sq**2
-                total += abs(jumps[i] * jumps[j]) * density * bend
+                total += abs(layers.jumps[a] * layers.jumps[b]) * density * bend
         return total * INV_2PI / (scale * scale)
     power = 1.0
-    for k in range(2, last_term - first_term):
-        total += k * (k - 1.0) * abs(hu[first_term + k] * hv[first_term + k]) * power
+    first_term = layers.first_term[layer]
+    for k in range(2, layers.first_term[layer + 1] - first_term):
+        total += k * (k - 1.0) * abs(x.series[i, first_term + k] * y.series[j, first_term + k]) * power
         power *= rho
     return total / (scale * scale)
 
 
 @njit()
-def kernel_entry(
-    i, j, c, gap_plus, gap_minus, w2, b2, codes, constants, first_step, first_term, jumps,
-    scale_x, mean_x, shift_x, norm_x, thresholds_x, upper_x, series_x, tails_x,
-    scale_y, mean_y, shift_y, norm_y, thresholds_y, upper_y, series_y, tails_y, exact, nodes, weights, counts,
-):  # fmt: skip
+def layer_dual(layer, i, j, c, su, sv, gap, layers, x, y, rules):
+    """Covariance-like value, derivative dual and near gap of one layer, and the CK entry K_ij after centring."""
+    nu = x.norm[layer, i]
+    nv = y.norm[layer, j]
+    mu = x.mean[layer, i]
+    mv = y.mean[layer, j]
+    shifts = x.shift[layer, i] * y.shift[layer, j]
+    code = layers.codes[layer]
+    if code == HOMOGENEOUS:
+        value, slope, gap_out, side = homogeneous_dual(
+            layers.constants[layer, 0], layers.constants[layer, 1], c, su, sv, gap
+        )
+        centre = mu - x.shift[layer, i]
+        return value - centre * (mu + mv) + centre * centre, slope, gap_out, side
+    if code == ERF:
+        value, slope, gap_out, side = erf_dual(layers.constants[layer, 0], c, su, sv, gap, nu, nv)
+        return value + shifts, slope, gap_out, side
+    if code == STEP:
+        if su * sv == 0.0:  # an input of zero: a constant feature
+            gap_out = 1.0 - mu * mv / (nu * nv) if nu * nv > 0.0 else 1.0
+            return shifts, 0.0, gap_out, 1.0
+        value, slope, gap_out, side = step_dual(
+            layers.first_step[layer], layers.first_step[layer + 1], layers.jumps, x.thresholds[i], y.thresholds[j],
+            x.upper[i], y.upper[j], c, su, sv, gap, nu, nv, mu, mv, rules,
+        )  # fmt: skip
+        return value + shifts, slope, gap_out, side
+    value, slope, gap_out, side = series_dual(
+        layers.first_term[layer], layers.first_term[layer + 1], x.series[i], y.series[j], c, su, sv, gap, nu, nv
+    )
+    return value + shifts, slope, gap_out, side
+
+
+@njit()
+def kernel_entry(i, j, c, gap_plus, gap_minus, layers, x, y, rules):
     """CK and NTK of one pair of rows, and bounds of what truncated series left out (to first order).
 
     c and the gaps are those of Λ_1.
     """
+    w2 = layers.w2
     ntk = c
+    ck = 0.0
     error_c = 0.0
     error_ck = 0.0
     error_ntk = 0.0
-    ck = 0.0
-    depth = len(codes)
+    depth = len(layers.codes)
     for layer in range(depth):
-        su = scale_x[layer, i]
-        sv = scale_y[layer, j]
-        nu = norm_x[layer, i]
-        nv = norm_y[layer, j]
+        su = x.scale[layer, i]
+        sv = y.scale[layer, j]
         gap = gap_plus if c >= 0.0 else gap_minus
         gap = min(1.0, max(0.0, gap))  # rounding only: |c| ≤ su·sv by Cauchy–Schwarz
         if su * sv == 0.0:
             gap = 1.0
-        code = codes[layer]
-        if code == HOMOGENEOUS:
-            value, slope, gap_out, side = homogeneous_dual(
-                constants[layer, 0], constants[layer, 1], c, su, sv, gap
-            )
-            centre_u = mean_x[layer, i] - shift_x[layer, i]
-            ck = value - centre_u * (mean_x[layer, i] + mean_y[layer, j]) + centre_u * centre_u
-        elif code == ERF:
-            value, slope, gap_out, side = erf_dual(constants[layer, 0], c, su, sv, gap, nu, nv)
-            ck = value + shift_x[layer, i] * shift_y[layer, j]
-        elif code == STEP:
-            if su * sv == 0.0:
-                value, slope, gap_out, side = 0.0, 0.0, 1.0, 1.0
-                if nu * nv > 0.0:  # an input of zero: a constant feature
-                    gap_out = 1.0 - mean_x[layer, i] * mean_y[layer, j] / (nu * nv)
-            else:
-                value, slope, gap_out, side = step_dual(
-                    first_step[layer], first_step[layer + 1], jumps, thresholds_x[i], thresholds_y[j],
-                    upper_x[i], upper_y[j], c, su, sv, gap, nu, nv, mean_x[layer, i], mean_y[layer, j],
-                    nodes, weights, counts,
-                )  # fmt: skip
-            ck = value + shift_x[layer, i] * shift_y[layer, j]
-        else:
-            value, slope, gap_out, side = series_dual(
-                first_term[layer], first_term[layer + 1], series_x[i], series_y[j], c, su, sv, gap, nu, nv
-            )
-            ck = value + shift_x[layer, i] * shift_y[layer, j]
-        cut = math.sqrt(tails_x[layer, i] * tails_y[layer, j])
+        ck, slope, gap_out, side = layer_dual(layer, i, j, c, su, sv, gap, layers, x, y, rules)
+        cut = math.sqrt(x.tails[layer, i] * y.tails[layer, j])
         if cut > 0.0 or error_c > 0.0:
             rho = 1.0 - gap
-            bend = slope_derivative(
-                code, constants[layer], first_step[layer], first_step[layer + 1], jumps, thresholds_x[i],
-                thresholds_y[j], first_term[layer], first_term[layer + 1], series_x[i], series_y[j], c, su, sv, gap,
-            )  # fmt: skip
-            terms = first_term[layer + 1] - first_term[layer]
+            terms = layers.first_term[layer + 1] - layers.first_term[layer]
+            bend = slope_derivative(layer, i, j, c, su, sv, gap, layers, x, y)
             error_ck = abs(slope) * error_c + cut * rho**terms
             error_slope = bend * error_c + cut * tail_slope(rho, terms) / (su * sv)
             error_ntk = error_ntk * abs(slope) + abs(ntk) * error_slope
             error_c = w2 * error_ck
             error_ntk = error_c + w2 * error_ntk
         product = 0.0 if ntk == 0.0 else ntk * slope
-        c = w2 * ck + b2
+        c = w2 * ck + layers.b2
         ntk = c + w2 * product
         if layer + 1 < depth:
-            tu = scale_x[layer + 1, i]
-            tv = scale_y[layer + 1, j]
+            tu = x.scale[layer + 1, i]
+            tv = y.scale[layer + 1, j]
             if tu * tv == 0.0:
                 gap_plus, gap_minus = 1.0, 1.0
-            elif exact[layer] != 0:  # no centring, no bias: the correlation is that of the features
+            elif layers.exact[layer] != 0:  # no centring, no bias: the correlation is that of the features
                 gap_plus = gap_out if side > 0.0 else 2.0 - gap_out
                 gap_minus = gap_out if side < 0.0 else 2.0 - gap_out
             else:
@@ -373,6 +412,8 @@ def kernel_entry(
                 gap_minus = 1.0 + c / (tu * tv)
                 if side > 0.0 and gap_plus < 0.1:
                     # ‖f − g‖² does not depend on what is subtracted from, or added to, both features
+                    nu = x.norm[layer, i]
+                    nv = y.norm[layer, j]
                     near = w2 * ((nu - nv) ** 2 + 2.0 * nu * nv * gap_out) - (tu - tv) ** 2
                     gap_plus = near / (2.0 * tu * tv)
     return ck, ntk, error_ck, error_ntk
@@ -396,51 +437,36 @@ def input_gap(x, y, i, j, norm_u, norm_v, c):
 
 
 @njit()
-def entry_from_gram(
-    i, j, c0, x, y, norm0_x, norm0_y, w2, b2, codes, constants, first_step, first_term, jumps,
-    scale_x, mean_x, shift_x, norm_x, thresholds_x, upper_x, series_x, tails_x,
-    scale_y, mean_y, shift_y, norm_y, thresholds_y, upper_y, series_y, tails_y, exact, nodes, weights, counts,
-):  # fmt: skip
+def entry_from_gram(i, j, c0, data_x, data_y, layers, x, y, rules):
     """CK and NTK of one pair of rows from its entry of K_0."""
-    u = norm0_x[i]
-    v = norm0_y[j]
-    gap = input_gap(x, y, i, j, u, v, c0)
-    c = w2 * c0 + b2
+    u = x.norm0[i]
+    v = y.norm0[j]
+    gap = input_gap(data_x, data_y, i, j, u, v, c0)
+    c = layers.w2 * c0 + layers.b2
     gap_plus = gap if c0 >= 0.0 else 2.0 - gap
     gap_minus = 2.0 - gap if c0 >= 0.0 else gap
-    if b2 > 0.0:
-        su = scale_x[0, i]
-        sv = scale_y[0, j]
-        gap_plus = (w2 * ((u - v) ** 2 + 2.0 * u * v * gap_plus) - (su - sv) ** 2) / (2.0 * su * sv)
+    if layers.b2 > 0.0:
+        su = x.scale[0, i]
+        sv = y.scale[0, j]
+        gap_plus = (layers.w2 * ((u - v) ** 2 + 2.0 * u * v * gap_plus) - (su - sv) ** 2) / (2.0 * su * sv)
         gap_minus = 1.0 + c / (su * sv)
-    return kernel_entry(
-        i, j, c, gap_plus, gap_minus, w2, b2, codes, constants, first_step, first_term, jumps,
-        scale_x, mean_x, shift_x, norm_x, thresholds_x, upper_x, series_x, tails_x,
-        scale_y, mean_y, shift_y, norm_y, thresholds_y, upper_y, series_y, tails_y, exact, nodes, weights, counts,
-    )  # fmt: skip
+    return kernel_entry(i, j, c, gap_plus, gap_minus, layers, x, y, rules)
 
 
 @njit(parallel=True)
-def symmetric_kernels(
-    gram, ntk_out, want_ck, want_ntk, errors, diagonal_ck, diagonal_ntk, x, norm0, w2, b2, codes, constants, first_step,
-    first_term, jumps, scale, mean, shift, norm, thresholds, upper, series, tails, exact, nodes, weights, counts,
-):  # fmt: skip
+def symmetric_kernels(gram, ntk_out, want_ck, want_ntk, errors, data, layers, rows, rules):
     """Turn `gram` (K_0) into the CK in place if wanted, and fill `ntk_out` (may be `gram` itself).
 
     errors[i] receives the largest truncation bounds, of CK and NTK, over the entries that iteration i owns.
     """
     n = gram.shape[0]
-    for row in prange((n + 1) // 2):  # rows k and n − 1 − k together cost the same for every k
+    for pair in prange((n + 1) // 2):  # rows k and n − 1 − k together cost the same for every k
         for turn in range(2):
-            i = np.int64(row) if turn == 0 else n - 1 - np.int64(row)
-            if turn == 1 and i == np.int64(row):
+            i = np.int64(pair) if turn == 0 else n - 1 - np.int64(pair)
+            if turn == 1 and i == np.int64(pair):
                 break
             for j in range(i + 1, n):
-                ck, ntk, error_ck, error_ntk = entry_from_gram(
-                    i, j, gram[i, j], x, x, norm0, norm0, w2, b2, codes, constants, first_step, first_term, jumps,
-                    scale, mean, shift, norm, thresholds, upper, series, tails,
-                    scale, mean, shift, norm, thresholds, upper, series, tails, exact, nodes, weights, counts,
-                )  # fmt: skip
+                ck, ntk, error_ck, error_ntk = entry_from_gram(i, j, gram[i, j], data, data, layers, rows, rows, rules)
                 errors[i, 0] = max(errors[i, 0], error_ck)
                 errors[i, 1] = max(errors[i, 1], error_ntk)
                 if want_ck:
@@ -450,26 +476,18 @@ def symmetric_kernels(
                     ntk_out[i, j] = ntk
                     ntk_out[j, i] = ntk
             if want_ck:
-                gram[i, i] = diagonal_ck[i]
+                gram[i, i] = rows.ck_diagonal[i]
             if want_ntk:
-                ntk_out[i, i] = diagonal_ntk[i]
+                ntk_out[i, i] = rows.ntk_diagonal[i]
 
 
 @njit(parallel=True)
-def cross_kernels(
-    gram, ntk_out, want_ck, want_ntk, errors, x, y, norm0_x, norm0_y, w2, b2, codes, constants, first_step, first_term, jumps,
-    scale_x, mean_x, shift_x, norm_x, thresholds_x, upper_x, series_x, tails_x,
-    scale_y, mean_y, shift_y, norm_y, thresholds_y, upper_y, series_y, tails_y, exact, nodes, weights, counts,
-):  # fmt: skip
+def cross_kernels(gram, ntk_out, want_ck, want_ntk, errors, data_x, data_y, layers, x, y, rules):
     """Same for a rectangular K_0."""
     for row in prange(gram.shape[0]):
         i = np.int64(row)
         for j in range(gram.shape[1]):
-            ck, ntk, error_ck, error_ntk = entry_from_gram(
-                i, j, gram[i, j], x, y, norm0_x, norm0_y, w2, b2, codes, constants, first_step, first_term, jumps,
-                scale_x, mean_x, shift_x, norm_x, thresholds_x, upper_x, series_x, tails_x,
-                scale_y, mean_y, shift_y, norm_y, thresholds_y, upper_y, series_y, tails_y, exact, nodes, weights, counts,
-            )  # fmt: skip
+            ck, ntk, error_ck, error_ntk = entry_from_gram(i, j, gram[i, j], data_x, data_y, layers, x, y, rules)
             errors[i, 0] = max(errors[i, 0], error_ck)
             errors[i, 1] = max(errors[i, 1], error_ntk)
             if want_ck:

@@ -21,10 +21,8 @@ def step_sums(r1, r2, q0, q1, q2):
     f2 = math.exp(-0.5 * r2 * r2) * INV_SQRT_2PI
     low = 0.5 * math.erfc(-r1 * INV_SQRT_2)
     high = 0.5 * math.erfc(r2 * INV_SQRT_2)
-    if r1 > 0.0:
-        middle = 0.5 * math.erfc(r1 * INV_SQRT_2) - high
-    else:
-        middle = 0.5 * math.erfc(-r2 * INV_SQRT_2) - low
+    # P(r1 < ξ < r2) from the tail where it does not cancel
+    middle = 0.5 * math.erfc(r1 * INV_SQRT_2) - high if r1 > 0.0 else 0.5 * math.erfc(-r2 * INV_SQRT_2) - low
     d1 = q1 - q0
     d2 = q2 - q1
     mean = low * q0 + middle * q1 + high * q2

@@ -14,10 +14,21 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from rmtntk._typing import FloatArray
-from rmtntk.matching.problem import SHAPES, Layer, Match, Objective, StepSums, Target, evaluate, finish, infeasible
+from rmtntk.matching.problem import (
+    SHAPES,
+    Layer,
+    Match,
+    Objective,
+    StepSums,
+    Target,
+    evaluate,
+    finish,
+    infeasible,
+)
 
 __all__ = ["match_layerwise", "solve_layer"]
 
@@ -73,13 +84,13 @@ def _sums_at(z: FloatArray, shape: tuple[float, ...]) -> StepSums:
     return evaluate(np.array([z[0], z[0] + math.exp(min(z[1], 20.0))]), shape)
 
 
-def _changes_sign(values: FloatArray) -> FloatArray:
+def _changes_sign(values: FloatArray) -> NDArray[np.bool_]:
     corners = np.stack([values[:-1, :-1], values[1:, :-1], values[:-1, 1:], values[1:, 1:]])
     return np.asarray((corners.min(axis=0) <= 0.0) & (corners.max(axis=0) >= 0.0))
 
 
 def _by_roots(equations: _Equations, shape: tuple[float, ...]) -> list[Candidate]:
-    assert equations.g_ratio is not None  # noqa: S101 - narrows the type; the caller has checked
+    assert equations.g_ratio is not None
     table = _grid(shape)
     primary, secondary = np.asarray(equations.primary(table)), np.asarray(equations.secondary(table))
     found = []
@@ -97,7 +108,10 @@ def _by_roots(equations: _Equations, shape: tuple[float, ...]) -> list[Candidate
                 b = g_sign * float(equations.g_ratio or 0.0)
                 # Divided by the variance, so that a solution far out in the tails is not mistaken for a root.
                 unit = math.sqrt(max(float(s.v), 1e-300))
-                return [(float(equations.secondary(s)) - sign * equations.ratio * p) / unit, (float(s.sg) - b * p * p) / unit**2]
+                return [
+                    (float(equations.secondary(s)) - sign * equations.ratio * p) / unit,
+                    (float(s.sg) - b * p * p) / unit**2,
+                ]
 
             for i, j in cells:
                 start = np.array([0.5 * (_R1[i] + _R1[i + 1]), 0.5 * math.log(_WIDTH[j] * _WIDTH[j + 1])])
@@ -132,12 +146,21 @@ def _by_minimum(equations: _Equations, shape: tuple[float, ...]) -> list[Candida
         rows, columns = np.nonzero((values[:, :-1] * values[:, 1:] <= 0.0) & (np.asarray(table.v)[:, :-1] > 1e-6))
         if len(rows) == 0:
             continue
-        rough = np.array([cost_at(_R1[i], math.log(_WIDTH[j]), math.log(_WIDTH[j + 1]))[0] for i, j in zip(rows, columns, strict=True)])
+        rough = np.array(
+            [
+                cost_at(_R1[i], math.log(_WIDTH[j]), math.log(_WIDTH[j + 1]))[0]
+                for i, j in zip(rows, columns, strict=True)
+            ]
+        )
         k = int(np.argmin(rough))
-        low, high = math.log(_WIDTH[max(columns[k] - 6, 0)]), math.log(_WIDTH[min(columns[k] + 7, len(_WIDTH) - 1)])
+        low = math.log(_WIDTH[max(columns[k] - 6, 0)])
+        high = math.log(_WIDTH[min(columns[k] + 7, len(_WIDTH) - 1)])
         bounds = (_R1[max(rows[k] - 1, 0)], _R1[min(rows[k] + 1, len(_R1) - 1)])
         best = optimize.minimize_scalar(
-            lambda r1: cost_at(r1, low, high)[0], bounds=bounds, method="bounded", options={"xatol": 1e-12}  # noqa: B023
+            lambda r1, low=low, high=high: cost_at(r1, low, high)[0],
+            bounds=bounds,
+            method="bounded",
+            options={"xatol": 1e-12},
         )
         width = cost_at(float(best.x), low, high)[1]
         if math.isfinite(width):

@@ -20,7 +20,18 @@ from rmtntk.activations import Activation, step
 from rmtntk.coefficients import Coefficients, alpha_beta, coefficients
 from rmtntk.network import Network, layer_scales
 
-__all__ = ["SHAPES", "Layer", "Match", "Target", "evaluate", "finish", "infeasible", "ratios", "residual_of", "target_of"]
+__all__ = [
+    "SHAPES",
+    "Layer",
+    "Match",
+    "Target",
+    "evaluate",
+    "finish",
+    "infeasible",
+    "ratios",
+    "residual_of",
+    "target_of",
+]
 
 Objective = Literal["ck", "ntk", "both"]
 
@@ -212,7 +223,10 @@ def finish(target: Target, layers: list[Layer], method: str, objective: Objectiv
     excess = (table.shift("ck") - target.coefficients.shift("ck")) / target.alpha[ratios(target.alpha)[1]]
     feasible = bool(residual <= FEASIBLE_RESIDUAL)
     if feasible:
-        message = f"all coefficients agree to {residual:.1e}; the implicit ridge is larger by {excess:.3g} × the linear coefficient"
+        message = (
+            f"all coefficients agree to {residual:.1e}; "
+            f"the implicit ridge is larger by {excess:.3g} × the linear coefficient"
+        )
     else:
         message = f"the coefficients differ by {residual:.3g} (relative)"
     return Match(

@@ -99,7 +99,9 @@ def _fit_layer(
     best: tuple[float, FloatArray] | None = None
     for _ in range(n_starts):
         if last:
-            start = np.concatenate([generator.normal(0.0, 1.5, 2), [generator.normal(-1.0, 1.0)], generator.uniform(0.1, 1.5, 2)])
+            start = np.concatenate(
+                [generator.normal(0.0, 1.5, 2), [generator.normal(-1.0, 1.0)], generator.uniform(0.1, 1.5, 2)]
+            )
             bounds = [(-20.0, 20.0), (-20.0, 20.0), (-5.0, 5.0), (1e-3, 5.0), (1e-3, 5.0)]
         else:
             thresholds = np.sort(generator.normal(0.0, 1.2, 2))

@@ -1,0 +1,15 @@
+"""The jobs behind the command line, as functions: they compute, and return plain data to print or draw."""
+
+from rmtntk.workflow.compression import CompressionOptions, CompressionResult, run_compression
+from rmtntk.workflow.environment import describe_environment
+from rmtntk.workflow.verification import VerificationOptions, run_model_check, run_verification
+
+__all__ = [
+    "CompressionOptions",
+    "CompressionResult",
+    "VerificationOptions",
+    "describe_environment",
+    "run_compression",
+    "run_model_check",
+    "run_verification",
+]

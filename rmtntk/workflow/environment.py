@@ -1,0 +1,41 @@
+"""What a run ran on."""
+
+import platform
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+import numba
+import numpy as np
+import scipy
+
+from rmtntk._version import __version__
+
+__all__ = ["EXTRAS", "describe_environment"]
+
+EXTRAS = {"data": ("mlxtend",), "plot": ("matplotlib", "jinja2"), "progress": ("tqdm",)}
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, threads, processor and installed extras, without touching the machine's state."""
+    extras = {}
+    for extra, packages in EXTRAS.items():
+        missing = [name for name in packages if find_spec(name) is None]
+        extras[extra] = (
+            "missing: " + ", ".join(missing) if missing else ", ".join(_with_version(name) for name in packages)
+        )
+    return {
+        "rmtntk": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__,
+        "platform": platform.platform(terse=True),
+        "machine": platform.machine(),
+        "numba_threads": int(numba.get_num_threads()),
+        "extras": extras,
+    }
+
+
+def _with_version(package: str) -> str:
+    return f"{package} {metadata.version(package)}"
