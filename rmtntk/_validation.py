@@ -41,7 +41,9 @@ def _as_float_array(value: ArrayLike, name: str) -> FloatArray:
 
 def _check_finite(array: FloatArray, name: str) -> None:
     # A sum is finite only if every entry is (or if it overflows, which the slow path then tells apart).
-    if array.size and not np.isfinite(array.sum()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum()
+    if not np.isfinite(total):
         bad = ~np.isfinite(array)
         if bad.any():
             where = tuple(int(k) for k in np.argwhere(bad)[0])
@@ -191,5 +193,7 @@ def as_generator(rng: Seed) -> np.random.Generator:
 
 def check_gram_finite(gram: AnyArray) -> None:
     """Raise if products of the data overflowed."""
-    if not np.isfinite(gram.sum()) and not np.isfinite(gram).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = gram.sum()
+    if not np.isfinite(total) and not np.isfinite(gram).all():
         raise ValueError("`x` has rows so large that their inner products overflow float64: rescale the data")

@@ -71,8 +71,9 @@ class Activation:
     family: Family
     breakpoints: tuple[float, ...] = ()
     tolerance: float = 1e-10
-    function: Function = field(default=np.asarray, repr=False)
-    derivative_function: Function | None = field(default=None, repr=False)
+    function: Function = field(default=np.asarray, repr=False, compare=False)
+    derivative_function: Function | None = field(default=None, repr=False, compare=False)
+    source: tuple[Any, ...] = field(default=(), repr=False)  # a custom activation is told apart by its callables
 
     def __call__(self, x: ArrayLike) -> FloatArray:
         """Apply the function elementwise; shape kept, float64."""
@@ -411,6 +412,7 @@ def custom(
         tolerance,
         function=partial(_as_float, function),
         derivative_function=None if derivative is None else partial(_as_float, derivative),
+        source=(function, derivative),
     )
 
 

@@ -240,8 +240,8 @@ def _fill_infinite(kernel: AnyArray, fill: FloatArray | float | None, *, symmetr
     if fill is None or isinstance(fill, np.ndarray):
         i, j = (int(k) for k in np.argwhere(bad)[0])
         raise InfiniteDiagonalError(
-            f"the NTK of a network with jumps is infinite where inputs coincide, as rows {i} and {j} do "
-            f"({int(bad.sum())} entries): pass diagonal='nan' or a number, or remove duplicate rows"
+            f"the NTK of a network with jumps is infinite where inputs coincide or are opposite, as rows {i} and {j} "
+            f"are ({int(bad.sum())} entries): pass diagonal='nan' or a number, or remove such rows"
         )
     kernel[bad] = fill
 

@@ -225,13 +225,18 @@ def _check_covariances(cov: FloatArray) -> None:
     else:
         for a, matrix in enumerate(cov):
             scale = float(np.abs(matrix).max())
+            if scale == 0.0:
+                continue
             if np.abs(matrix - matrix.T).max() > 1e-10 * scale:
                 raise ValueError(f"`covariances[{a}]` must be symmetric")
-            smallest = float(np.linalg.eigvalsh(matrix)[0])
-            if smallest < -1e-9 * scale * len(matrix):
+            tolerance = 1e-9 * scale * len(matrix)  # rounding of a singular covariance
+            try:
+                np.linalg.cholesky(matrix + tolerance * np.eye(len(matrix)))
+            except np.linalg.LinAlgError:
+                smallest = float(np.linalg.eigvalsh(matrix)[0])
                 raise ValueError(
                     f"`covariances[{a}]` must be positive semi-definite, got a smallest eigenvalue of {smallest:.6g}"
-                )
+                ) from None
     if not cov.any():
         raise ValueError("`covariances` must not all be zero: the theory needs noise in the data (tau0 > 0)")
 

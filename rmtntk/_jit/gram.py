@@ -74,6 +74,8 @@ for _k, (_x, _w) in enumerate(_RULES):
     RULES.weights[_k, : len(_w)] = 0.5 * _w
 
 DIRECT_GAP = 1e-4  # below, 1 − |ρ| is recomputed from the rows themselves
+ROUNDING_GAP = 16.0 * 2.0**-104  # (4 eps)²: squared distance of two roundings of one unit vector
+SAME_THRESHOLD = 8.0 * 2.0**-52  # relative: thresholds of two rows whose norms differ by rounding only
 STEP_SWITCH = 0.925  # above this |ρ| the step's integral starts from ρ = ±1 instead of 0
 INV_2PI = 1.0 / (2.0 * math.pi)
 SQRT_2PI = math.sqrt(2.0 * math.pi)
@@ -200,7 +202,8 @@ def step_dual(first, last, jumps, ru, rv, pu, pv, c, su, sv, gap, nu, nv, mu, mv
             if not (math.isfinite(h) and math.isfinite(k)):
                 continue
             if gap <= 0.0:
-                slope += jumps[i] * jumps[j] * (math.inf if h == k else 0.0)
+                if abs(h - k) <= SAME_THRESHOLD * abs(h):  # the density of (u, u) is concentrated on u = v
+                    slope += jumps[i] * jumps[j] * math.inf
             else:
                 exponent = -0.5 * (h - k) ** 2 / sine_sq - h * k / (2.0 - gap)
                 slope += jumps[i] * jumps[j] * math.exp(exponent) / sine
@@ -433,7 +436,8 @@ def input_gap(x, y, i, j, norm_u, norm_v, c):
     for k in range(x.shape[1]):
         difference = x[i, k] / norm_u - sign * (y[j, k] / norm_v)
         total += difference * difference
-    return 0.5 * total
+    # Unit vectors are rounded: rows that are parallel come out up to this far apart, and are taken as parallel.
+    return 0.5 * total if total > ROUNDING_GAP else 0.0
 
 
 @njit()

@@ -1,0 +1,298 @@
+"""The command line: parse, call, print. Exit status 0: done; 1: a check failed or nothing feasible; 2: bad input."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmtntk import activations as activation_module
+from rmtntk import report as report_module
+from rmtntk._progress import stages
+from rmtntk._version import __version__
+from rmtntk.data import load
+from rmtntk.errors import ConvergenceError, InfeasibleError
+from rmtntk.matching import METHODS, match
+from rmtntk.network import Network
+from rmtntk.ternary import TernaryNetwork
+from rmtntk.workflow import (
+    CompressionOptions,
+    VerificationOptions,
+    describe_environment,
+    run_compression,
+    run_model_check,
+    run_verification,
+)
+from rmtntk.workflow.compression import STAGES
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+examples:
+  rmtntk compress --data mnist5k --out runs/mnist
+  rmtntk compress --data digits.npz --activations tanh,tanh --widths 4000,2000 --out runs/digits
+  rmtntk predict runs/mnist/model.npz --data mnist5k
+  rmtntk match --activations relu,relu --tau0 1
+  rmtntk verify
+  rmtntk info
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        """Print one line, where argparse prints the usage too."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rmtntk",
+        description="Kernels of wide networks, and ternary networks with the same kernels.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rmtntk {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_compress(commands)
+    _add_verify(commands)
+    _add_match(commands)
+    _add_predict(commands)
+    info = commands.add_parser("info", help="versions, threads, activations, or what is in a model file")
+    info.add_argument("model", nargs="?", help="a model file")
+    _add_json(info)
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def _add_network(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--activations",
+        default=default,
+        metavar="LIST",
+        help=f"one per layer, e.g. relu,leaky_relu(0.1),tanh (default {default}; names: rmtntk info)",
+    )
+
+
+def _add_compress(commands: Any) -> None:
+    default = CompressionOptions()
+    parser = commands.add_parser(
+        "compress",
+        help="replace a network on real data by a ternary one, and check that their kernels agree",
+        description="Reads data, matches ternary activations, builds and fits the networks, checks the kernels, "
+        "and writes model.npz, report.json and report.html.",
+    )
+    parser.add_argument("--data", required=True, help="mnist5k, or a .npz, .csv, IDX or CIFAR-10 file or folder")
+    parser.add_argument("--out", required=True, type=Path, help="folder for model.npz, report.json, report.html")
+    _add_network(parser, default.activations)
+    parser.add_argument(
+        "--widths",
+        type=_integers,
+        metavar="LIST",
+        help="width of every layer (default 2000, the last one 1000)",
+    )
+    parser.add_argument("--sparsity", type=float, default=default.sparsity, help="share of zero weights (default 0.9)")
+    parser.add_argument("--method", choices=METHODS, default=default.method, help="how activations are matched")
+    parser.add_argument("--alpha", type=float, help="ridge penalty (default: generalised cross-validation)")
+    parser.add_argument(
+        "--test-fraction", type=float, default=default.test_fraction, help="held-out share (default 0.2)"
+    )
+    parser.add_argument(
+        "--kernel-samples",
+        type=int,
+        default=default.kernel_samples,
+        help="samples for the kernel check (default 1000)",
+    )
+    parser.add_argument("--label-column", help="of a CSV file: name or index of the label column")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of split and weights (default 0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_json(parser)
+    parser.set_defaults(run=_compress)
+
+
+def _add_verify(commands: Any) -> None:
+    default = VerificationOptions()
+    parser = commands.add_parser(
+        "verify",
+        help="check the theory on growing data, or a model file",
+        description="Without a model: measures how fast kernels approach their equivalents as n = p grows. With one: "
+        "checks the file and recomputes its match; with --data also compares kernels.",
+    )
+    parser.add_argument("model", nargs="?", help="a model file")
+    parser.add_argument("--data", help="raw data to compare the model's kernels on")
+    parser.add_argument("--label-column", help="of a CSV file: name or index of the label column")
+    _add_network(parser, default.activations)
+    parser.add_argument(
+        "--sizes",
+        type=_integers,
+        default=default.sizes,
+        metavar="LIST",
+        help="n = p (default 256,512,1024,2048)",
+    )
+    parser.add_argument("--draws", type=int, default=default.draws, help="data sets per size (default 2)")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of the data (default 0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_json(parser)
+    parser.set_defaults(run=_verify)
+
+
+def _add_match(commands: Any) -> None:
+    parser = commands.add_parser("match", help="find step activations with the kernels of a network")
+    _add_network(parser, CompressionOptions().activations)
+    parser.add_argument(
+        "--tau0", type=float, default=1.0, help="sqrt of the mean squared norm of the inputs (default 1)"
+    )
+    parser.add_argument("--method", choices=METHODS, default="tight")
+    parser.add_argument("--objective", choices=("ck", "ntk"), default="ck")
+    _add_json(parser)
+    parser.set_defaults(run=_match)
+
+
+def _add_predict(commands: Any) -> None:
+    parser = commands.add_parser("predict", help="label data with a model made by compress")
+    parser.add_argument("model", help="a model file")
+    parser.add_argument("--data", required=True, help="raw data, as compress takes it")
+    parser.add_argument("--label-column", help="of a CSV file: name or index of the label column")
+    _add_json(parser)
+    parser.set_defaults(run=_predict)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be integers separated by commas, got {text!r}") from None
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def _compress(args: argparse.Namespace) -> int:
+    depth = len(activation_module.parse(args.activations))
+    options = CompressionOptions(
+        data=args.data,
+        activations=args.activations,
+        widths=args.widths or (2000,) * (depth - 1) + (1000,),
+        sparsity=args.sparsity,
+        method=args.method,
+        test_fraction=args.test_fraction,
+        kernel_samples=args.kernel_samples,
+        alpha=args.alpha,
+        seed=args.seed,
+        label_column=args.label_column,
+    )
+    options.validate()
+    report_module.check_output(args.out)
+    with stages(STAGES + 1, quiet=args.quiet or args.json) as progress:
+        result = run_compression(options, progress)
+        progress.enter("write report")
+        paths = report_module.write(result, args.out)
+    if args.json:
+        _print_json(result.report)
+    else:
+        print(report_module.as_text(result.report))
+        print("\nwritten: " + ", ".join(str(path) for path in paths))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    if args.model is not None:
+        model = TernaryNetwork.load(args.model)
+        data = None if args.data is None else load(args.data, label_column=args.label_column).x
+        outcome = run_model_check(model, data)
+        text = report_module.model_check_text(outcome)
+    else:
+        if args.data is not None:
+            raise ValueError("`--data` needs a model to check on it: rmtntk verify MODEL --data ...")
+        options = VerificationOptions(args.activations, args.sizes, args.draws, args.seed)
+        options.validate()
+        with stages(len(set(options.sizes)), quiet=args.quiet or args.json) as progress:
+            outcome = run_verification(options, progress)
+        text = report_module.verification_text(outcome)
+    if args.json:
+        _print_json(outcome)
+    else:
+        print(text)
+    return 0 if outcome["passed"] else 1
+
+
+def _match(args: argparse.Namespace) -> int:
+    found = match(
+        Network(activation_module.parse(args.activations)),
+        args.tau0,
+        method=args.method,
+        objective=args.objective,
+    )
+    fields = {
+        "feasible": found.feasible,
+        "method": found.method,
+        "objective": found.objective,
+        "residual": found.residual,
+        "excess": found.excess,
+        "excess_bound": found.excess_bound,
+        "thresholds": [act.thresholds.tolist() for act in found.activations],
+        "levels": [act.levels.tolist() for act in found.activations],
+        "message": found.message,
+    }
+    if args.json:
+        _print_json(fields)
+    else:
+        for k, act in enumerate(found.activations):
+            print(f"layer {k + 1}: {act}")
+        print(f"residual {found.residual:.2e}, excess {found.excess:.4g}: {found.message}")
+    return 0 if found.feasible else 1
+
+
+def _predict(args: argparse.Namespace) -> int:
+    model = TernaryNetwork.load(args.model)
+    labels = model.predict(load(args.data, label_column=args.label_column).x).tolist()
+    if args.json:
+        _print_json({"labels": labels})
+    else:
+        print("\n".join(str(label) for label in labels))
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    if args.model is not None:
+        fields: dict[str, Any] = TernaryNetwork.load(args.model).report()
+    else:
+        fields = {**describe_environment(), "activations": list(activation_module.names())}
+    if args.json:
+        _print_json(fields)
+    else:
+        print(report_module.fields_text(fields))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except (InfeasibleError, ConvergenceError) as error:
+        return _fail(args.command, error, 1)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _fail(args.command, error, 2)
+    except KeyboardInterrupt:
+        print(f"rmtntk {args.command}: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _fail(command: str, error: Exception, status: int) -> int:
+    print(f"rmtntk {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
