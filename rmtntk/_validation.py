@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmtntk._typing import AnyArray, FloatArray, IntArray, Seed
+from rmtntk._typing import FloatArray, IntArray, Seed
 
 __all__ = [
     "as_generator",
@@ -24,6 +24,7 @@ __all__ = [
     "check_real",
     "check_square",
     "check_widths",
+    "squared_norms",
 ]
 
 
@@ -164,7 +165,10 @@ def check_widths(value: Any, depth: int) -> tuple[int, ...]:
 
 def check_labels(labels: Any, n_samples: int, name: str = "labels") -> tuple[list[Hashable], IntArray]:
     """Return the distinct labels, sorted where they can be, and each sample's index among them."""
-    values = list(labels.tolist() if isinstance(labels, np.ndarray) else labels)
+    try:
+        values = list(labels.tolist() if isinstance(labels, np.ndarray) else labels)
+    except TypeError:
+        raise TypeError(f"`{name}` must be a sequence of {n_samples} labels, got {labels!r}") from None
     if len(values) != n_samples:
         raise ValueError(f"`{name}` must have one entry per sample, {n_samples}, got {len(values)}")
     for k, value in enumerate(values):
@@ -191,9 +195,11 @@ def as_generator(rng: Seed) -> np.random.Generator:
     return np.random.default_rng(int(rng))
 
 
-def check_gram_finite(gram: AnyArray) -> None:
-    """Raise if products of the data overflowed."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = gram.sum()
-    if not np.isfinite(total) and not np.isfinite(gram).all():
-        raise ValueError("`x` has rows so large that their inner products overflow float64: rescale the data")
+def squared_norms(rows: FloatArray, name: str) -> FloatArray:
+    """Return ‖x_i‖², shape (n,), or raise if one overflows; inner products then cannot either."""
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", rows, rows)
+    if not np.isfinite(squares).all():
+        k = int(np.argmin(np.isfinite(squares)))
+        raise ValueError(f"`{name}` has a row ({k}) whose squared norm overflows float64: rescale the data")
+    return np.asarray(squares)

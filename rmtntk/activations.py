@@ -390,6 +390,8 @@ def custom(
         raise TypeError(f"`function` must be callable, got {function!r}")
     if derivative is not None and not callable(derivative):
         raise TypeError(f"`derivative` must be callable or None, got {derivative!r}")
+    if np.ndim(breakpoints) != 1:
+        raise TypeError(f"`breakpoints` must be a sequence of real numbers, got {breakpoints!r}")
     points = tuple(sorted({check_real(point, "breakpoints") for point in breakpoints}))
     tolerance = check_real(tolerance, "tolerance", low=1e-14, high=1e-1)
     probe = np.linspace(-2.0, 2.0, 9)
@@ -470,6 +472,8 @@ def parse(text: str) -> tuple[Activation, ...]:
     ValueError
         If the text is not such a list or names an unknown activation.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"`activations` must be a string such as relu,leaky_relu(0.1),tanh, got {text!r}")
     try:
         tree = ast.parse(f"({text},)", mode="eval").body
         if not isinstance(tree, ast.Tuple) or not text.strip():

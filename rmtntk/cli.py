@@ -1,13 +1,10 @@
 """The command line: parse, call, print. Exit status 0: done; 1: a check failed or nothing feasible; 2: bad input."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rmtntk import activations as activation_module
 from rmtntk import report as report_module
@@ -170,16 +167,6 @@ def _integers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"must be integers separated by commas, got {text!r}") from None
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
-
-
 def _compress(args: argparse.Namespace) -> int:
     depth = len(activation_module.parse(args.activations))
     options = CompressionOptions(
@@ -201,7 +188,7 @@ def _compress(args: argparse.Namespace) -> int:
         progress.enter("write report")
         paths = report_module.write(result, args.out)
     if args.json:
-        _print_json(result.report)
+        print(report_module.to_json(result.report))
     else:
         print(report_module.as_text(result.report))
         print("\nwritten: " + ", ".join(str(path) for path in paths))
@@ -223,7 +210,7 @@ def _verify(args: argparse.Namespace) -> int:
             outcome = run_verification(options, progress)
         text = report_module.verification_text(outcome)
     if args.json:
-        _print_json(outcome)
+        print(report_module.to_json(outcome))
     else:
         print(text)
     return 0 if outcome["passed"] else 1
@@ -248,7 +235,7 @@ def _match(args: argparse.Namespace) -> int:
         "message": found.message,
     }
     if args.json:
-        _print_json(fields)
+        print(report_module.to_json(fields))
     else:
         for k, act in enumerate(found.activations):
             print(f"layer {k + 1}: {act}")
@@ -260,7 +247,7 @@ def _predict(args: argparse.Namespace) -> int:
     model = TernaryNetwork.load(args.model)
     labels = model.predict(load(args.data, label_column=args.label_column).x).tolist()
     if args.json:
-        _print_json({"labels": labels})
+        print(report_module.to_json({"labels": labels}))
     else:
         print("\n".join(str(label) for label in labels))
     return 0
@@ -272,7 +259,7 @@ def _info(args: argparse.Namespace) -> int:
     else:
         fields = {**describe_environment(), "activations": list(activation_module.names())}
     if args.json:
-        _print_json(fields)
+        print(report_module.to_json(fields))
     else:
         print(report_module.fields_text(fields))
     return 0

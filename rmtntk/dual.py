@@ -64,7 +64,7 @@ def tables(net: Network, scales: LayerScales, squared_norm: FloatArray) -> tuple
     shape = (net.depth, n)
     scale, mean, shift, norm = (np.empty(shape) for _ in range(4))
     thresholds, upper, series = [np.zeros((n, 0))], [np.zeros((n, 0))], [np.zeros((n, 0))]
-    terms, tails = [], np.zeros(shape)
+    terms, tails, slope_tails = [], np.zeros(shape), np.zeros(shape)
     ntk = variance.copy()
     ck = squared_norm
     for k, act in enumerate(net.activations):
@@ -79,7 +79,7 @@ def tables(net: Network, scales: LayerScales, squared_norm: FloatArray) -> tuple
             upper.append(special.ndtr(-r))
         count = 0
         if act.family in ("polynomial", "smooth"):
-            coefficients, tails[k] = hermite_series(act, scale[k])
+            coefficients, tails[k], slope_tails[k] = hermite_series(act, scale[k])
             series.append(coefficients)
             count = coefficients.shape[1]
         terms.append(count)
@@ -98,6 +98,7 @@ def tables(net: Network, scales: LayerScales, squared_norm: FloatArray) -> tuple
         upper=_joined(upper),
         series=_joined(series),
         tails=tails,
+        slope_tails=slope_tails,
         ck_diagonal=ck,
         ntk_diagonal=ntk,
     )

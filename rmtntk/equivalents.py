@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from rmtntk._typing import FloatArray, IntArray
-from rmtntk._validation import check_choice, check_data, check_labels, check_square
+from rmtntk._validation import check_choice, check_data, check_labels, check_square, squared_norms
 from rmtntk.coefficients import Coefficients, coefficients
 from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.kernels import kernel_diagonals
@@ -208,7 +208,7 @@ def equivalent(
 
 def _second_order(net: Network, data: FloatArray, rows: FloatArray, kind: Kind, table: Coefficients) -> Equivalent:
     scales = layer_scales(net, float(table.tau[0]))
-    ck, ntk = expand(net, scales, np.einsum("ij,ij->i", rows, rows))
+    ck, ntk = expand(net, scales, squared_norms(rows, "x"))
     terms = ck if kind == "ck" else ntk
     core = np.eye(terms.d0.shape[1])
     result = Equivalent(rows, terms.d1, terms.d2, terms.d0, core, np.zeros(len(rows)), table)
@@ -253,6 +253,8 @@ def operator_norm(matrix: FloatArray | LinearOperator) -> float:
         dense = matrix if isinstance(matrix, np.ndarray) else matrix @ np.eye(n)
         return float(np.abs(np.linalg.eigvalsh(dense)).max())
     start = np.random.default_rng(0).standard_normal(n)  # fixed: the result is deterministic
+    if not (matrix @ start).any():  # Lanczos cannot start on the zero matrix
+        return 0.0
     values = eigsh(matrix, k=1, which="LM", tol=1e-7, v0=start, return_eigenvectors=False, maxiter=10 * n)
     return float(abs(values[0]))
 

@@ -12,7 +12,7 @@ from rmtntk.activations import Activation
 from rmtntk.moments import moments
 from rmtntk.workflow.compression import Spectrum
 
-__all__ = ["LayerPair", "accuracy_figure", "activation_figure", "spectrum_figure"]
+__all__ = ["LayerPair", "accuracy_figure", "activation_figure", "spectrum_figure", "spectrum_floor"]
 
 # Okabe and Ito's palette, which stays apart under every common colour blindness; the dense network is grey.
 COLOURS = {

@@ -23,23 +23,25 @@ _CHUNK = 256
 
 
 class HermiteSeries(NamedTuple):
-    """Coefficients of shape (n, terms) and tails t of shape (n,), in units of σ and σ²."""
+    """Coefficients (n, terms), and what they leave out: Σ c_k² (n,) and Σ k c_k² (n,), the latter inf for jumps."""
 
     coefficients: FloatArray
     tail: FloatArray
+    slope_tail: FloatArray
 
 
 def hermite_series(act: Activation, tau: FloatArray) -> HermiteSeries:
     """Return the Hermite series at each scale of `tau`, shape (n,), τ ≥ 0.
 
     The number of terms is the smallest multiple of 16, at most 320, that brings every tail below the
-    activation's tolerance (in units of E[σ²]); the tails say what was reached.
+    activation's tolerance (in units of E[σ²] and τ² E[σ'²]); the tails say what was reached.
     """
     if act.family == "polynomial":
         parameter = np.atleast_1d(np.array(act.parameter("coefficients"), dtype=np.float64))
-        return HermiteSeries(hermite_polynomial_coefficients(parameter, tau), np.zeros_like(tau))
+        return HermiteSeries(hermite_polynomial_coefficients(parameter, tau), np.zeros_like(tau), np.zeros_like(tau))
     scales, inverse = np.unique(tau, return_inverse=True)
-    second = moment_arrays(act, scales).second
+    field = moment_arrays(act, scales)
+    second, slope_total = field.second, scales**2 * field.d1_squared
     coefficients = np.zeros((len(scales), MAX_TERMS))
     for start in range(0, len(scales), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -47,11 +49,17 @@ def hermite_series(act: Activation, tau: FloatArray) -> HermiteSeries:
     left_out = second[:, None] - np.cumsum(coefficients**2, axis=1)
     # Rounding of the sum: the tail is known to about 1e-14 of E[σ²] and never reported below that.
     left_out = np.maximum(left_out, 1e-14 * second[:, None])
+    slope_left_out = slope_total[:, None] - np.cumsum(np.arange(MAX_TERMS) * coefficients**2, axis=1)
+    slope_left_out = np.maximum(slope_left_out, 1e-13 * slope_total[:, None])
     small = (left_out <= act.tolerance * second[:, None]).all(axis=0)
+    finite = np.isfinite(slope_total)
+    small &= (slope_left_out[finite] <= act.tolerance * slope_total[finite, None]).all(axis=0)
     terms = MAX_TERMS if not small.any() else int(np.argmax(small)) + 1
     terms = min(MAX_TERMS, 16 * math.ceil(terms / 16))
     rows = inverse.reshape(-1)
-    return HermiteSeries(np.ascontiguousarray(coefficients[rows, :terms]), left_out[rows, terms - 1])
+    return HermiteSeries(
+        np.ascontiguousarray(coefficients[rows, :terms]), left_out[rows, terms - 1], slope_left_out[rows, terms - 1]
+    )
 
 
 def _coefficients(act: Activation, tau: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@ r"""Conjugate kernel, NNGP kernel and neural tangent kernel of infinitely wide n
 With Λ_l = w² K_{l−1} + b²: K_l = E[σ_l(u)σ_l(v)], NTK_0 = Λ_1, NTK_l = Λ_{l+1} + w² NTK_{l−1} ∘ E[σ_l'σ_l'].
 """
 
+import numbers
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from rmtntk._jit import gram as loops
 from rmtntk._threads import parallel_loops
 from rmtntk._typing import AnyArray, FloatArray
-from rmtntk._validation import check_array, check_dtype, check_gram_finite, check_pair
+from rmtntk._validation import check_array, check_dtype, check_pair, squared_norms
 from rmtntk.dual import LayerTable, RowTable, split_rows, tables
 from rmtntk.errors import AccuracyError, InfiniteDiagonalError
 from rmtntk.moments import has_jump
@@ -156,7 +157,7 @@ def kernel_diagonals(net: Network, x: ArrayLike) -> KernelDiagonals:
     _check_network(net)
     rows = input_rows(net, check_pair(x, None)[0])
     scales = layer_scales(net, resolve_tau0(net, rows))
-    _, table = tables(net, scales, np.einsum("ij,ij->i", rows, rows))
+    _, table = tables(net, scales, squared_norms(rows, "x"))
     return KernelDiagonals(table.ck_diagonal, table.ntk_diagonal)
 
 
@@ -183,13 +184,12 @@ def _compute(
             "the NTK of a network with jumps (steps, sign, heaviside) is infinite on the diagonal: pass "
             "diagonal='nan', a number or an array of shape (n,), or use ck"
         )
-    rows_x = input_rows(net, x_data)
+    rows_x = _writable(input_rows(net, x_data))
     scales = layer_scales(net, resolve_tau0(net, rows_x))
-    with np.errstate(over="ignore"):
-        squared_x = np.einsum("ij,ij->i", rows_x, rows_x)
-        rows_y = rows_x if y_data is None else input_rows(net, y_data)
-        gram = rows_x @ rows_y.T
-    check_gram_finite(gram)
+    rows_y = rows_x if y_data is None else _writable(input_rows(net, y_data))
+    squared_x = squared_norms(rows_x, "x")
+    squared_y = squared_x if y_data is None else squared_norms(rows_y, "y")
+    gram = rows_x @ rows_y.T
     ntk_out = np.empty_like(gram) if want_ck and want_ntk else gram
     errors = np.zeros((len(gram), 2))
     if y_data is None:
@@ -198,7 +198,7 @@ def _compute(
         with parallel_loops():
             loops.symmetric_kernels(gram, ntk_out, want_ck, want_ntk, errors, rows_x, layers, table_x, loops.RULES)
     else:
-        squared = np.concatenate([squared_x, np.einsum("ij,ij->i", rows_y, rows_y)])
+        squared = np.concatenate([squared_x, squared_y])
         layers, both = tables(net, scales, squared)
         table_x, table_y = split_rows(both, len(rows_x))
         with parallel_loops():
@@ -212,7 +212,12 @@ def _compute(
     return _Pair(gram, ntk_out, bound_ck, bound_ntk)
 
 
-def _check_diagonal(diagonal: Diagonal, n: int, *, symmetric: bool) -> FloatArray | float | None:
+def _writable(rows: FloatArray) -> FloatArray:
+    """Copy read-only rows, O(n p): Numba would compile every loop a second time for them."""
+    return rows if rows.flags.writeable else rows.copy()
+
+
+def _check_diagonal(diagonal: Any, n: int, *, symmetric: bool) -> FloatArray | float | None:
     if diagonal is None:
         return None
     if isinstance(diagonal, str):
@@ -220,7 +225,9 @@ def _check_diagonal(diagonal: Diagonal, n: int, *, symmetric: bool) -> FloatArra
             raise ValueError(f"`diagonal` must be 'nan', a number or an array of shape ({n},), got {diagonal!r}")
         return float("nan")
     if np.ndim(diagonal) == 0:
-        return float(np.asarray(diagonal, dtype=np.float64))
+        if isinstance(diagonal, bool) or not isinstance(diagonal, numbers.Real):
+            raise TypeError(f"`diagonal` must be 'nan', a number or an array of shape ({n},), got {diagonal!r}")
+        return float(diagonal)
     values = check_array(diagonal, "diagonal", 1)
     if not symmetric:
         raise ValueError("`diagonal` must be 'nan' or a number for a cross kernel, got an array")

@@ -231,16 +231,46 @@ def scaled_thresholds(act: Activation, tau: FloatArray) -> FloatArray:
     return np.where(tau[:, None] > 0.0, r, at_zero)
 
 
+_NARROW_NODES, _NARROW_WEIGHTS = np.polynomial.legendre.leggauss(16)
+
+
 def interval_probabilities(r: FloatArray) -> FloatArray:
-    """P(r_j ≤ ξ < r_{j+1}) for j = 0..k, shape (n, k + 1), each from the tail where it does not cancel."""
+    """P(r_j ≤ ξ < r_{j+1}) for j = 0..k, shape (n, k + 1), to full relative accuracy.
+
+    Intervals narrower than one are integrated (16 nodes, a sum of positive terms); wider ones are differences
+    of tails on the side where these do not cancel.
+    """
     low = np.concatenate([np.full((len(r), 1), -np.inf), r], axis=1)
     high = np.concatenate([r, np.full((len(r), 1), np.inf)], axis=1)
-    mirrored = low > 0.0
-    return np.where(
-        mirrored,
-        special.ndtr(-low) - special.ndtr(-high),
-        special.ndtr(high) - special.ndtr(low),
+    wide = np.where(low > 0.0, special.ndtr(-low) - special.ndtr(-high), special.ndtr(high) - special.ndtr(low))
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ at τ = 0
+        width = high - low
+        narrow = width < 1.0
+    half = np.where(narrow, 0.5 * width, 0.0)
+    centre = np.where(narrow, low, 0.0) + half
+    points = centre[..., None] + half[..., None] * _NARROW_NODES
+    return np.where(narrow, half * (normal_density(points) @ _NARROW_WEIGHTS), wide)
+
+
+def _step_mean(r: FloatArray, levels: FloatArray) -> FloatArray:
+    """l_0 + Σ Δ_j P(ξ ≥ r_j), each probability as 0, ½ or 1 plus what is small, so that constants add exactly."""
+    jumps = np.diff(levels)
+    inner = np.abs(r) < 1.0
+    constant = np.where(inner, 0.5, np.where(r < 0.0, 1.0, 0.0))
+    rest = np.where(
+        inner,
+        -0.5 * special.erf(np.where(inner, r, 0.0) / math.sqrt(2.0)),
+        np.where(r < 0.0, -special.ndtr(r), special.ndtr(-r)),
     )
+    return np.asarray((levels[0] + constant @ jumps) + rest @ jumps)
+
+
+def _density_sum(r: FloatArray, weights: FloatArray) -> FloatArray:
+    """Σ_j w_j φ(r_j), thresholds near 0 by their difference from φ(0), so that opposite weights cancel exactly."""
+    inner = np.abs(r) < 1.0
+    near = np.where(inner, r, 0.0)
+    total = inner @ weights + np.expm1(-0.5 * near**2) @ weights
+    return np.asarray(total / _SQRT_2PI + np.where(inner, 0.0, normal_density(r)) @ weights)
 
 
 def normal_density(r: FloatArray) -> FloatArray:
@@ -261,10 +291,10 @@ def _step(act: Activation, tau: FloatArray) -> MomentArrays:
     variance = 0.5 * np.einsum("na,ab,nb->n", p, difference**2, p)
     tau_sq = tau**2
     return MomentArrays(
-        mean=p @ levels,
-        d1=_over(density @ jumps, tau),
+        mean=_step_mean(r, levels),
+        d1=_over(_density_sum(r, jumps), tau),
         d2=_over(r_density @ jumps, tau_sq),
-        d3=_over((r_density * np.where(np.isfinite(r), r, 0.0) - density) @ jumps, tau_sq * tau),
+        d3=_over((r_density * np.where(np.isfinite(r), r, 0.0)) @ jumps - _density_sum(r, jumps), tau_sq * tau),
         variance=variance,
         d1_squared=np.full_like(tau, np.inf),
         half_d2_squared=_over(0.5 * ((centred[:, 1:] + centred[:, :-1]) * r_density) @ jumps, tau_sq),
@@ -303,14 +333,16 @@ def _by_quadrature(act: Activation, tau: FloatArray) -> MomentArrays:
     scales, inverse = np.unique(tau, return_inverse=True)
     positive = scales[scales > 0.0]
     breaks = [np.array([0.0, *(b / t for b in act.breakpoints)]) for t in positive]
-    slope_known = act.derivative_function is not None
+    jumps = has_jump(act)
+    slope_known = act.derivative_function is not None and not jumps
 
     def integrand(xi: FloatArray, problem: IntArray) -> FloatArray:
         values, density = weighted_values(act, xi, positive[problem])
         fields = [values, xi * values, (xi * xi - 1.0) * values, values**2, (xi * xi - 1.0) * values**2]
         fields.append((xi * xi - 3.0) * xi * values)
         if slope_known:
-            fields.append(weighted_values(act, xi, positive[problem], slope=True)[0] ** 2)
+            slope = weighted_values(act, xi, positive[problem], slope=True)[0]
+            fields.extend([slope**2, slope])
         return np.stack(fields, axis=-1) * density[..., None]
 
     table = np.zeros((len(scales), 9))
@@ -318,6 +350,7 @@ def _by_quadrature(act: Activation, tau: FloatArray) -> MomentArrays:
         raw, error = quadrature.integrate(integrand, breaks, tolerance=_QUADRATURE_TOLERANCE)
         second = raw[:, 3]
         unit = np.sqrt(second)
+        scale = np.maximum(unit, 1e-300)
         mean = raw[:, 0]
         d2 = raw[:, 2] / positive**2
 
@@ -328,19 +361,20 @@ def _by_quadrature(act: Activation, tau: FloatArray) -> MomentArrays:
             return np.stack([deviation, (xi * xi - 1.0) * deviation], axis=-1) * density[..., None]
 
         spread, spread_error = quadrature.integrate(centred, breaks, tolerance=_QUADRATURE_TOLERANCE)
-        d1_squared, slope_error = (
-            (raw[:, 6], error[:, 6]) if slope_known else _squared_slope_from_values(act, positive, breaks)
-        )
-        if has_jump(act):
+        if jumps:
             d1_squared, slope_error = np.full_like(positive, np.inf), np.zeros_like(positive)
+        else:
+            slopes_of = (raw[:, 6:8], error[:, 6:8]) if slope_known else _slope_from_values(act, positive, breaks)
+            d1_squared, slope_error = slopes_of[0][:, 0], slopes_of[1][:, 0]
+            _check_slope(act, slopes_of[0][:, 1], raw[:, 1] / positive, np.sqrt(d1_squared) + unit / positive)
         relative = np.maximum.reduce(
             [
-                error[:, 0] / unit,
-                error[:, 1] / unit,
-                error[:, 2] / unit,
-                error[:, 5] / unit,
-                error[:, 3] / second,
-                spread_error.max(axis=1) / second,
+                error[:, 0] / scale,
+                error[:, 1] / scale,
+                error[:, 2] / scale,
+                error[:, 5] / scale,
+                error[:, 3] / np.maximum(second, 1e-300),
+                spread_error.max(axis=1) / np.maximum(second, 1e-300),
                 slope_error / np.maximum(d1_squared, 1e-300),
             ]
         )
@@ -387,16 +421,25 @@ def _slope_at_zero(act: Activation) -> float:
     return float(np.dot([-25.0, 48.0, -36.0, 16.0, -3.0], values) / (12.0 * delta))
 
 
-def _squared_slope_from_values(
-    act: Activation, tau: FloatArray, breaks: list[FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    """E[σ'²] without a derivative: σ is differentiated as the polynomial through each panel's 20 nodes."""
+def _slope_from_values(act: Activation, tau: FloatArray, breaks: list[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """E[σ'²] and E[σ'] without a derivative: σ' is that of the polynomial through each panel's 20 nodes."""
 
     def integrand(xi: FloatArray, problem: IntArray) -> FloatArray:
         values, density = weighted_values(act, xi, tau[problem])
         half_width = (xi[:, -1] - xi[:, 0]) / quadrature.NODE_SPAN
         slope = values @ quadrature.DIFFERENTIATION.T / (half_width * tau[problem])[:, None]
-        return np.asarray(slope**2 * density)[..., None]
+        return np.stack([slope**2, slope], axis=-1) * density[..., None]
 
-    value, error = quadrature.integrate(integrand, breaks, tolerance=1e-10)
-    return value[:, 0], error[:, 0]
+    return quadrature.integrate(integrand, breaks, tolerance=1e-10)
+
+
+def _check_slope(act: Activation, of_slope: FloatArray, by_parts: FloatArray, unit: FloatArray) -> None:
+    """E[σ'] must be E[ξσ]/τ: a wrong derivative, or a jump nobody declared, shows here."""
+    gap = np.abs(of_slope - by_parts) / np.maximum(unit, 1e-300)
+    worst = float(gap.max(initial=0.0))
+    if worst > 1e-6:
+        raise AccuracyError(
+            f"the derivative of the activation {act} does not integrate to the function (E[σ'] is off by {worst:.1e}): "
+            "declare the points where the function jumps in `breakpoints`, or correct `derivative`",
+            worst,
+        )

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from rmtntk._typing import FloatArray
-from rmtntk._validation import check_choice, check_real
+from rmtntk._validation import check_choice, check_real, squared_norms
 from rmtntk.activations import Activation, get
 from rmtntk.moments import MomentArrays, moment_arrays
 
@@ -64,6 +64,8 @@ class Network:
         input_scaling: InputScaling = "unit",
         tau0: float | None = None,
     ) -> None:
+        if not isinstance(activations, Activation | str | Sequence):
+            raise TypeError(f"`activations` must be a sequence of Activations or names, got {activations!r}")
         items = (activations,) if isinstance(activations, Activation | str) else tuple(activations)
         if not items:
             raise ValueError("`activations` must hold one activation per layer, got none")
@@ -151,7 +153,7 @@ def resolve_tau0(net: Network, rows: FloatArray) -> float:
     """Return the network's τ_0, or the one of these rows (already scaled as in :func:`input_rows`)."""
     if net.tau0 is not None:
         return net.tau0
-    tau0 = float(np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows)))
+    tau0 = float(np.sqrt(squared_norms(rows, "x").mean()))
     if tau0 == 0.0 or not np.isfinite(tau0):
         raise ValueError(
             f"`x` must have rows of positive finite norm to set tau0, got tau0 = {tau0}: pass Network(tau0=...)"

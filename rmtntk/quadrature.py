@@ -6,6 +6,7 @@ compares a 20-node rule on each panel with the two rules of its halves, and keep
 that disagree.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -143,7 +144,12 @@ def _rule(
     for start in range(0, len(left), chunk):
         part = slice(start, start + chunk)
         nodes, weights = gauss_panels(left[part], right[part])
-        sample = integrand(nodes, problem[part])
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            sample = integrand(nodes, problem[part])
+        if not np.isfinite(sample).all():
+            raise AccuracyError(
+                "the Gaussian integrals of the activation diverge or overflow float64 at this scale", math.inf
+            )
         values.append(np.einsum("pk,pkm->pm", weights, sample))
         sizes.append(np.einsum("pk,pkm->pm", weights, np.abs(sample)))
     return np.concatenate(values), np.concatenate(sizes)

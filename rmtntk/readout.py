@@ -15,6 +15,8 @@ from rmtntk._typing import FloatArray
 
 __all__ = ["Ridge", "fit_ridge"]
 
+EPS = float(np.finfo(np.float64).eps)
+
 
 class Ridge(NamedTuple):
     """Linear readout: predictions are features @ coefficients + intercept.
@@ -52,27 +54,31 @@ def fit_ridge(features: FloatArray, targets: FloatArray, alpha: float | None = N
     target_mean = targets.mean(axis=0)
     centred = features - feature_mean
     y = targets - target_mean
-    dual = n < d
+    # In the dual form every eigenvalue but the smallest, which belongs to the constant vector that centring
+    # removed, carries part of the targets; in the primal form at least one degree of freedom is left over.
+    dual = n <= d + 1
     gram = centred @ centred.T if dual else centred.T @ centred
     values, vectors = linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
     values = np.maximum(values, 0.0)  # rounding of a positive semi-definite matrix
     top = float(values[-1])
-    if top == 0.0:
+    if top <= 16.0 * n * EPS**2 * float((features**2).sum()):
         raise ValueError("the features are the same for every sample: there is nothing to fit a readout on")
     projected = vectors.T @ y if dual else vectors.T @ (centred.T @ y)
     if dual:
         energy = (projected**2).sum(axis=1)
+        energy[0] = 0.0
+        rest, spare = 0.0, 0
     else:
-        safe = np.where(values > 1e-14 * top, values, np.inf)
-        energy = (projected**2).sum(axis=1) / safe
-    rest = max(0.0, float((y**2).sum() - energy.sum()))
+        energy = (projected**2).sum(axis=1) / np.where(values > 1e-14 * top, values, np.inf)
+        rest, spare = max(0.0, float((y**2).sum() - energy.sum())), n - 1 - d
+    first = 1 if dual else 0
 
     def criterion(log_alpha: float) -> float:
         penalty = math.exp(log_alpha)
         keep = penalty / (values + penalty)
         misfit = float((keep**2 * energy).sum()) + rest
-        freedom = n - 1 - float((1.0 - keep).sum())
-        return n * misfit / max(freedom, 1e-8 * n) ** 2 / y.shape[1]
+        freedom = spare + float(keep[first:].sum())
+        return n * misfit / freedom**2 / y.shape[1]
 
     if alpha is None:
         grid = np.log(top) + np.linspace(math.log(1e-12), math.log(1e3), 64)

@@ -105,7 +105,7 @@ def write(result: CompressionResult, out: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(dir=_existing(out), prefix=".rmtntk-") as folder:
         staging = Path(folder)
         result.report["model_file_bytes"] = result.model.save(staging / _FILES[0])
-        text = json.dumps(_strict(result.report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = to_json(result.report) + "\n"
         page = as_html(result.report, result.spectrum)
         for name, content in zip(_FILES[1:], (text, page), strict=True):
             with atomic_write(staging / name) as stream:
@@ -114,6 +114,11 @@ def write(result: CompressionResult, out: Path) -> list[Path]:
         for name in _FILES:
             os.replace(staging / name, out / name)
     return [out / name for name in _FILES]
+
+
+def to_json(value: Any) -> str:
+    """Return strict JSON: arrays as lists, and null where a number is NaN or infinite."""
+    return json.dumps(_strict(value), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def _strict(value: Any) -> Any:
@@ -224,11 +229,10 @@ def _alphas(side: Mapping[str, Any]) -> list[float]:
 
 
 def _excess_unit(report: Mapping[str, Any]) -> tuple[str, float | None]:
-    """Return the coefficient the excess is counted in, as in ``Match.excess``, and the measured excess if it is α1."""
+    """Return the coefficient the excess is counted in, as in ``Match.unit``, and the measured excess."""
     a1, a2, a3 = _alphas(report["layers"][-1]["dense"])
-    if a1 > 0.0:
-        return "α1", report["kernels"]["ternary_vs_dense"]["mean_diagonal_excess"]
-    return ("α2" if a2 >= a3 else "α3"), None
+    unit = "α1" if a1 > 0.0 else "α2" if a2 >= a3 else "α3"
+    return unit, report["kernels"]["ternary_vs_dense"]["mean_diagonal_excess"]
 
 
 def _network(report: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ class RowTable(NamedTuple):
 
     norm0 (n,): norm of the row; and per layer: scale (L, n) λ; mean (L, n) E[σ]; shift (L, n) E[σ] − centre;
     norm (L, n) sqrt(E[σ²]); thresholds (n, T) s/λ; upper (n, T) P(ξ > s/λ); series (n, S) Hermite coefficients;
-    tails (L, n) Σ_{k≥K} c_k²; ck_diagonal, ntk_diagonal (n,): the kernels' own closed forms.
+    tails, slope_tails (L, n) Σ_{k≥K} c_k², Σ_{k≥K} k c_k²; ck_diagonal, ntk_diagonal (n,): closed forms.
     """
 
     norm0: Any
@@ -49,6 +49,7 @@ class RowTable(NamedTuple):
     upper: Any
     series: Any
     tails: Any
+    slope_tails: Any
     ck_diagonal: Any
     ntk_diagonal: Any
 
@@ -77,6 +78,9 @@ DIRECT_GAP = 1e-4  # below, 1 − |ρ| is recomputed from the rows themselves
 ROUNDING_GAP = 16.0 * 2.0**-104  # (4 eps)²: squared distance of two roundings of one unit vector
 SAME_THRESHOLD = 8.0 * 2.0**-52  # relative: thresholds of two rows whose norms differ by rounding only
 STEP_SWITCH = 0.925  # above this |ρ| the step's integral starts from ρ = ±1 instead of 0
+# Four-point Gauss–Legendre on [−1, 1], as tuples: compiled in as constants.
+GAUSS4_NODES = (-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8611363115940526)
+GAUSS4_WEIGHTS = (0.34785484513745385, 0.6521451548625461, 0.6521451548625461, 0.34785484513745385)
 INV_2PI = 1.0 / (2.0 * math.pi)
 SQRT_2PI = math.sqrt(2.0 * math.pi)
 
@@ -125,6 +129,24 @@ def homogeneous_dual(alpha, beta, c, su, sv, gap):
 
 
 @njit()
+def erf_spread(s, t):
+    """E[(erf(sξ/√2) − erf(tξ/√2))²] = (2/π) ∬ (1 + x² + y²)^{-3/2} over [t, s]², without cancellation."""
+    if abs(s - t) > 0.01 * math.sqrt(1.0 + s * t):
+        asin_s = math.atan2(s * s, math.sqrt(1.0 + 2.0 * s * s))
+        asin_t = math.atan2(t * t, math.sqrt(1.0 + 2.0 * t * t))
+        return max(0.0, 2.0 / math.pi * (asin_s + asin_t - 2.0 * math.atan2(s * t, math.sqrt(1.0 + s * s + t * t))))
+    half = 0.5 * (s - t)
+    middle = 0.5 * (s + t)
+    total = 0.0
+    for a in range(4):
+        x = middle + half * GAUSS4_NODES[a]
+        for b in range(4):
+            y = middle + half * GAUSS4_NODES[b]
+            total += GAUSS4_WEIGHTS[a] * GAUSS4_WEIGHTS[b] / (1.0 + x * x + y * y) ** 1.5
+    return 2.0 / math.pi * half * half * total
+
+
+@njit()
 def erf_dual(a, c, su, sv, gap, nu, nv):
     """Same for σ(t) = erf(a t); nu, nv = sqrt(E[σ²]) of the two rows."""
     side = 1.0 if c >= 0.0 else -1.0
@@ -141,7 +163,7 @@ def erf_dual(a, c, su, sv, gap, nu, nv):
     drop = 2.0 / math.pi * math.asin(min(1.0, sine))
     spread = 0.0
     if su != sv:
-        spread = max(0.0, nu * nu + nv * nv - 4.0 / math.pi * math.atan2(product, top_root))
+        spread = erf_spread(math.sqrt(qu), math.sqrt(qv))
     norm = nu * nv
     gap_out = (spread - (nu - nv) ** 2 + 2.0 * drop) / (2.0 * norm) if norm > 0.0 else 1.0
     return side * value, slope, gap_out, side
@@ -151,6 +173,38 @@ def erf_dual(a, c, su, sv, gap, nu, nv):
 def normal_upper(x):
     """P(ξ > x)."""
     return 0.5 * math.erfc(x / math.sqrt(2.0))
+
+
+@njit()
+def step_spread(first, last, jumps, ru, rv, direct):
+    """E[(σ(su ξ) − σ(sv ξ))²] of a step: Σ Δ_j² P(ξ between r_j and r'_j) if these intervals do not overlap.
+
+    `direct` is the value by subtraction, taken where they do.
+    """
+    total = 0.0
+    reached = -math.inf
+    for j in range(first, last):
+        low = min(ru[j], rv[j])
+        high = max(ru[j], rv[j])
+        if low < reached:
+            return max(0.0, direct)
+        reached = high
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return max(0.0, direct)
+        if high - low < 0.01:
+            half = 0.5 * (high - low)
+            middle = 0.5 * (high + low)
+            mass = 0.0
+            for a in range(4):
+                point = middle + half * GAUSS4_NODES[a]
+                mass += GAUSS4_WEIGHTS[a] * math.exp(-0.5 * point * point)
+            mass *= half / SQRT_2PI
+        elif low > 0.0:
+            mass = normal_upper(low) - normal_upper(high)
+        else:
+            mass = normal_upper(-high) - normal_upper(-low)
+        total += jumps[j] * jumps[j] * mass
+    return total
 
 
 @njit()
@@ -245,7 +299,7 @@ def step_dual(first, last, jumps, ru, rv, pu, pv, c, su, sv, gap, nu, nv, mu, mv
         if side > 0.0:
             spread = 0.0
             if su != sv:
-                spread = max(0.0, nu * nu + nv * nv - 2.0 * (top + mu * mv))
+                spread = step_spread(first, last, jumps, ru, rv, nu * nu + nv * nv - 2.0 * (top + mu * mv))
             gap_out = (spread - (nu - nv) ** 2 + 2.0 * deficit) / (2.0 * norm)
         else:
             gap_out = 1.0 - (cov + mu * mv) / norm
@@ -395,7 +449,11 @@ def kernel_entry(i, j, c, gap_plus, gap_minus, layers, x, y, rules):
             terms = layers.first_term[layer + 1] - layers.first_term[layer]
             bend = slope_derivative(layer, i, j, c, su, sv, gap, layers, x, y)
             error_ck = abs(slope) * error_c + cut * rho**terms
-            error_slope = bend * error_c + cut * tail_slope(rho, terms) / (su * sv)
+            # Cauchy–Schwarz on Σ_{k≥K} k c_k c'_k ρ^{k−1}, with the weights k on the coefficients or on the powers
+            cut_slope = math.sqrt(x.slope_tails[layer, i] * y.slope_tails[layer, j]) * rho ** max(terms - 1, 0)
+            error_slope = bend * error_c
+            if cut > 0.0:
+                error_slope += min(cut_slope, cut * tail_slope(rho, terms)) / (su * sv)
             error_ntk = error_ntk * abs(slope) + abs(ntk) * error_slope
             error_c = w2 * error_ck
             error_ntk = error_c + w2 * error_ntk

@@ -4,7 +4,7 @@ from typing import Literal
 
 from rmtntk._validation import check_choice, check_integer, check_real
 from rmtntk.matching.layerwise import match_layerwise
-from rmtntk.matching.problem import Match, target_of
+from rmtntk.matching.problem import Match, infeasible, target_of
 from rmtntk.matching.published import match_paper
 from rmtntk.matching.tight import match_tight
 from rmtntk.network import Network
@@ -73,6 +73,13 @@ def match(
     if scale is None:
         raise ValueError("`tau0` must be given, or set on the network: Network(..., tau0=sqrt(mean ‖x‖²))")
     target = target_of(net, check_real(scale, "tau0", low=0.0, open_low=True))
+    if target.silent_layer is not None:
+        act = net.activations[target.silent_layer]
+        reason = (
+            f"layer {target.silent_layer + 1} ({act}) has E[σ'] = E[σ''] = 0: the kernel is asymptotically a "
+            "multiple of the identity and there is nothing to match"
+        )
+        return infeasible(target, method, objective, reason)
     if method == "layerwise":
         return match_layerwise(target, objective)
     if method == "tight":

@@ -187,12 +187,6 @@ def match_layerwise(target: Target, objective: Objective) -> Match:
     paths = [_Path((), target.tau0)]
     for k in range(target.depth):
         h1, h2, g = float(target.h1[k]), float(target.h2[k]), float(target.g[k])
-        if h1 == 0.0 and h2 == 0.0:
-            return infeasible(
-                target, "layerwise", objective,
-                f"layer {k + 1} ({target.net.activations[k]}) has E[σ'] = E[σ''] = 0: its kernel is asymptotically a "
-                "multiple of the identity and there is nothing to match",
-            )  # fmt: skip
         extended = []
         for path in paths:
             lam = w * path.tau

@@ -40,7 +40,7 @@ SHAPES: tuple[tuple[float, ...], ...] = ((-1.0, 0.0, 1.0), (1.0, 0.0, 1.0))
 
 # Least V/S1² of any function with three values: 1/(1 − D), D the distortion of the Lloyd–Max quantiser, whose
 # threshold t solves t Φ(−t) = φ(t)/2.
-LLOYD_MAX_THRESHOLD = 0.6120031844450283
+LLOYD_MAX_THRESHOLD = 0.6120031809624807
 
 
 class StepSums(NamedTuple):
@@ -82,6 +82,17 @@ class Target:
         """Number of layers."""
         return self.net.depth
 
+    @property
+    def unit(self) -> float:
+        """The coefficient that others are compared with: α1, or the larger of α2, α3 where α1 = 0."""
+        return float(self.alpha[ratios(self.alpha)[1]])
+
+    @property
+    def silent_layer(self) -> int | None:
+        """First layer (0-based) with h1 = h2 = 0, if there is one."""
+        silent = np.flatnonzero((self.h1 == 0.0) & (self.h2 == 0.0))
+        return int(silent[0]) if len(silent) else None
+
     def needs_g(self, layer: int) -> bool:
         """Whether α4 of `layer` (0-based) reaches a later layer's α2."""
         return bool((self.h2[layer + 1 :] > 0.0).any())
@@ -111,6 +122,8 @@ class Match:
         How it was found; which kernel's coefficients agree ("ck", "ntk" or "both").
     tau0 : float
         Input scale it is made for.
+    unit : float
+        What the excess is in units of: α1, or the larger of α2 and α3 where α1 = 0.
     coefficients, target : Coefficients
         Of the step network (None if nothing was found) and of the dense one.
     """
@@ -124,6 +137,7 @@ class Match:
     method: str
     objective: Objective
     tau0: float
+    unit: float
     coefficients: Coefficients | None = field(repr=False)
     target: Coefficients = field(repr=False)
 
@@ -159,7 +173,8 @@ def target_of(net: Network, tau0: float) -> Target:
 def ratios(row: FloatArray) -> tuple[FloatArray, int]:
     """(α1, α2, α3) over the reference: α1, or the larger of the others where α1 = 0."""
     reference = 0 if row[0] > 0.0 else (1 if row[1] >= row[2] else 2)
-    return row[:3] / row[reference], reference
+    unit = row[reference] if row[reference] > 0.0 else 1.0
+    return row[:3] / unit, reference
 
 
 def residual_of(row: FloatArray, target: FloatArray) -> float:
@@ -173,24 +188,21 @@ def residual_of(row: FloatArray, target: FloatArray) -> float:
 
 
 def build(target: Target, layers: list[Layer]) -> tuple[Activation, ...]:
-    """Put thresholds into the units of each layer's argument, and scale the last layer so that α1' = α1."""
-    net = target.net
-    w = net.weight_std
+    """Put thresholds into the units of each layer's argument, and scale the last layer so that α1' = α1.
+
+    Where α1 = 0 the larger of α2 and α3 sets the scale instead.
+    """
     activations = []
     tau = target.tau0
-    alpha1 = 1.0
-    for k, layer in enumerate(layers):
-        lam = w * tau
-        sums = evaluate(np.array(layer.r), layer.shape)
-        amplitude = layer.amplitude
-        if k == len(layers) - 1:
-            goal = float(target.alpha[0])
-            reached = alpha1 * w**2 * (float(sums.s1) / lam) ** 2
-            if goal > 0.0:
-                amplitude = math.sqrt(goal / reached)
-        activations.append(step([lam * r for r in layer.r], [amplitude * q for q in layer.shape]))
-        alpha1 *= w**2 * (amplitude * float(sums.s1) / lam) ** 2
-        tau = amplitude * math.sqrt(float(sums.v))
+    for layer in layers:
+        lam = target.net.weight_std * tau
+        activations.append(step([lam * r for r in layer.r], [layer.amplitude * q for q in layer.shape]))
+        tau = layer.amplitude * math.sqrt(float(evaluate(np.array(layer.r), layer.shape).v))
+    reference = ratios(target.alpha)[1]
+    reached = coefficients(target.net.with_activations(activations), target.tau0).alpha[-1, reference]
+    if reached > 0.0:
+        last = activations[-1]
+        activations[-1] = step(last.thresholds, math.sqrt(target.unit / reached) * last.levels)
     return tuple(activations)
 
 
@@ -201,16 +213,17 @@ def excess_bound(target: Target) -> float:
     three values keeps at most 1/q of the variance linear, q = 1.2349 (Lloyd–Max), so τ_L² ≥ q^L τ_0² α1.
     """
     row = target.alpha
-    _, reference = ratios(row)
+    if target.unit == 0.0:
+        return -math.inf
     c = target.coefficients.shift("ck")
     bessel = target.tau0**4 * row[2]
     sums = evaluate(np.array([-LLOYD_MAX_THRESHOLD, LLOYD_MAX_THRESHOLD]), SHAPES[0])
     quantiser = float(sums.v) / float(sums.s1) ** 2
     lloyd = target.tau0**2 * row[0] * (quantiser**target.depth - 1.0)
-    return float((max(bessel, lloyd) - c) / row[reference])
+    return float((max(bessel, lloyd) - c) / target.unit)
 
 
-def finish(target: Target, layers: list[Layer], method: str, objective: Objective, note: str = "") -> Match:
+def finish(target: Target, layers: list[Layer], method: str, objective: Objective) -> Match:
     """Measure a solution with the network's own coefficients and describe it."""
     activations = build(target, layers)
     table = coefficients(target.net.with_activations(activations), target.tau0)
@@ -220,24 +233,24 @@ def finish(target: Target, layers: list[Layer], method: str, objective: Objectiv
     if objective in ("ntk", "both"):
         rows.append((table.beta[-1], target.beta))
     residual = max(residual_of(row, goal) for row, goal in rows)
-    excess = (table.shift("ck") - target.coefficients.shift("ck")) / target.alpha[ratios(target.alpha)[1]]
+    excess = (table.shift("ck") - target.coefficients.shift("ck")) / target.unit
     feasible = bool(residual <= FEASIBLE_RESIDUAL)
     if feasible:
         message = (
             f"all coefficients agree to {residual:.1e}; "
-            f"the implicit ridge is larger by {excess:.3g} × the linear coefficient"
+            f"the implicit ridge is larger by {excess:.3g} × {'α1' if target.alpha[0] > 0.0 else 'max(α2, α3)'}"
         )
     else:
         message = f"the coefficients differ by {residual:.3g} (relative)"
     return Match(
         activations, residual, float(excess), excess_bound(target), feasible,
-        f"{message}{'; ' + note if note else ''}", method, objective, target.tau0, table, target.coefficients,
+        message, method, objective, target.tau0, target.unit, table, target.coefficients,
     )  # fmt: skip
 
 
 def infeasible(target: Target, method: str, objective: Objective, reason: str) -> Match:
     """Return the answer that there is none."""
     return Match(
-        (), math.inf, math.inf, excess_bound(target), False, reason, method, objective, target.tau0, None,
+        (), math.inf, math.inf, excess_bound(target), False, reason, method, objective, target.tau0, target.unit, None,
         target.coefficients,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from rmtntk._typing import FloatArray
 from rmtntk._validation import as_generator
 from rmtntk.activations import Activation, step
 from rmtntk.coefficients import coefficients
-from rmtntk.matching.problem import Match, Objective, Target, excess_bound, ratios, residual_of
+from rmtntk.matching.problem import Match, Objective, Target, excess_bound, residual_of
 from rmtntk.moments import moment_arrays
 from rmtntk.network import layer_scales
 
@@ -45,16 +45,16 @@ def match_paper(target: Target, objective: Objective, *, n_starts: int, seed: in
         return Match(
             (), math.inf, math.inf, bound, False,
             f"the published algorithm finds no admissible thresholds in layer {len(activations) + 1}", "paper",
-            objective, target.tau0, None, target.coefficients,
+            objective, target.tau0, target.unit, None, target.coefficients,
         )  # fmt: skip
     table = coefficients(target.net.with_activations(activations), target.tau0)
     goal = target.coefficients
     residual = residual_of(table.alpha[-1], target.alpha)
     if objective != "ck":
         residual = max(residual, residual_of(table.beta[-1], target.beta))
-    excess = (table.shift("ck") - goal.shift("ck")) / target.alpha[ratios(target.alpha)[1]]
+    excess = (table.shift("ck") - goal.shift("ck")) / target.unit
     layer = int(np.argmax(misfits)) + 1
-    feasible = bool(residual <= 1e-6)
+    feasible = bool(max(residual, worst) <= 1e-6)
     verdict = (
         "the published algorithm matches"
         if feasible
@@ -63,7 +63,7 @@ def match_paper(target: Target, objective: Objective, *, n_starts: int, seed: in
     )
     return Match(
         tuple(activations), residual, float(excess), bound, feasible,
-        f"{verdict}; α2/α1, α3/α1 are off by {residual:.3g}", "paper", objective, target.tau0, table, goal,
+        f"{verdict}; α2/α1, α3/α1 are off by {residual:.3g}", "paper", objective, target.tau0, target.unit, table, goal,
     )  # fmt: skip
 
 

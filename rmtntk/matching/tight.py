@@ -97,9 +97,6 @@ class _Model:
 
 def match_tight(target: Target, objective: Objective) -> Match:
     """Solve the network-level problem; see the module's page."""
-    silent = (target.h1 == 0.0) & (target.h2 == 0.0)
-    if silent.any():
-        return match_layerwise(target, objective)  # which says why nothing can be matched
     model = _Model(target, objective)
     starts = model.starts()
     by_layer = match_layerwise(target, "ck")
@@ -125,8 +122,9 @@ def match_tight(target: Target, objective: Objective) -> Match:
         )  # fmt: skip
     layers = [Layer(tuple(map(float, r)), model.shape(k), 1.0) for k, r in enumerate(model.thresholds(best[1]))]
     result = finish(target, _unit_variance(layers), "tight", objective)
-    # Layer by layer also uses {1,0,1} where the network-level search does not.
-    use_layers = by_layer.feasible and by_layer.excess < result.excess
+    # Layer by layer also uses {1,0,1} where the network-level search does not, and meets targets that are 0 without
+    # being so by symmetry (sign has g = 0).
+    use_layers = by_layer.feasible and (by_layer.excess < result.excess or not result.feasible)
     return replace(by_layer, method="tight") if use_layers else result
 
 

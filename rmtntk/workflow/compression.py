@@ -187,14 +187,13 @@ def _check_kernels(
     diagonal = np.diagonal(difference).copy()
     np.fill_diagonal(difference, 0.0)
     off = dense - np.diag(np.diagonal(dense))
-    alpha1 = coefficients(net, float(net.tau0 or 0.0)).alpha[-1, 0]
     kernels = {
         "n_samples": count,
         "norm": operator_norm(dense),
         "ternary_vs_dense": {
             "off_diagonal": operator_norm(difference) / operator_norm(off),
             "off_diagonal_of_whole": operator_norm(difference) / operator_norm(dense),
-            "mean_diagonal_excess": float(diagonal.mean() / alpha1) if alpha1 > 0.0 else None,
+            "mean_diagonal_excess": None if model.match is None else float(diagonal.mean() / model.match.unit),
         },
         "dense_vs_equivalent": {name: spectral_error(dense, form) for name, form in forms.items()},
         "finite_ternary_vs_infinite": _finite_error(model, rows, ternary),
