@@ -275,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(args.command, error, 1)
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _fail(args.command, error, 2)
+    except MemoryError as error:
+        return _fail(args.command, MemoryError(f"not enough memory: {error}; take smaller widths or fewer samples"), 2)
     except KeyboardInterrupt:
         print(f"rmtntk {args.command}: interrupted; nothing was written", file=sys.stderr)
         return 130

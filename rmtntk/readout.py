@@ -54,22 +54,21 @@ def fit_ridge(features: FloatArray, targets: FloatArray, alpha: float | None = N
     target_mean = targets.mean(axis=0)
     centred = features - feature_mean
     y = targets - target_mean
-    # In the dual form every eigenvalue but the smallest, which belongs to the constant vector that centring
-    # removed, carries part of the targets; in the primal form at least one degree of freedom is left over.
+    # Centring leaves the dual form one eigenvalue of 0, which takes no degree of freedom; the primal form has at
+    # least one degree of freedom left over.
     dual = n <= d + 1
     gram = centred @ centred.T if dual else centred.T @ centred
     values, vectors = linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
-    values = np.maximum(values, 0.0)  # rounding of a positive semi-definite matrix
     top = float(values[-1])
+    values = np.where(values > max(n, d) * EPS * top, values, 0.0)  # below is rounding: the rank ends here
     if top <= 16.0 * n * EPS**2 * float((features**2).sum()):
         raise ValueError("the features are the same for every sample: there is nothing to fit a readout on")
     projected = vectors.T @ y if dual else vectors.T @ (centred.T @ y)
     if dual:
         energy = (projected**2).sum(axis=1)
-        energy[0] = 0.0
         rest, spare = 0.0, 0
     else:
-        energy = (projected**2).sum(axis=1) / np.where(values > 1e-14 * top, values, np.inf)
+        energy = (projected**2).sum(axis=1) / np.where(values > 0.0, values, np.inf)
         rest, spare = max(0.0, float((y**2).sum() - energy.sum())), n - 1 - d
     first = 1 if dual else 0
 
@@ -88,7 +87,7 @@ def fit_ridge(features: FloatArray, targets: FloatArray, alpha: float | None = N
         best = optimize.minimize_scalar(criterion, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
         alpha = math.exp(float(best.x) if best.fun <= scores[k] else float(grid[k]))
     if alpha == 0.0:
-        inverse = np.where(values > 1e-14 * top, 1.0 / np.maximum(values, 1e-300), 0.0)
+        inverse = np.where(values > 0.0, 1.0 / np.where(values > 0.0, values, 1.0), 0.0)
     else:
         inverse = 1.0 / (values + alpha)
     solved = vectors @ (inverse[:, None] * projected)

@@ -24,7 +24,7 @@ from rmtntk.workflow.environment import describe_environment
 
 __all__ = ["STAGES", "CompressionOptions", "CompressionResult", "Spectrum", "run_compression"]
 
-STAGES = 7
+STAGES = 6
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def run_compression(options: CompressionOptions, progress: Stages) -> Compressio
         "kernels": kernels,
         "accuracy": accuracy,
         "model": model.report(),
-        "seconds": progress.seconds,
+        "seconds": dict(progress.seconds),
     }
     return CompressionResult(model.with_preprocessing(scaling.mean, scaling.scale), report, spectrum)
 

@@ -128,6 +128,8 @@ def run_model_check(model: TernaryNetwork, x: FloatArray | None = None, *, n_sam
     }
     if x is not None:
         data = check_data(x)[:n_samples]
+        if data.shape[1] != model.n_features:
+            raise ValueError(f"`x` must have the model's {model.n_features} features, got {data.shape[1]}")
         if model.preprocessing is not None:
             data = (data - model.preprocessing.mean) / model.preprocessing.scale
         result["n_samples"] = len(data)

@@ -1,0 +1,142 @@
+"""The compiled loops: nothing compiles on import, and they compute what their Python source says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.testing import assert_allclose
+
+import rmtntk as rn
+from rmtntk import activations
+from rmtntk._jit import gram
+
+ROOT = Path(rn.__file__).resolve().parent.parent
+
+
+def run(code, tmp_path, **variables):
+    """Run Python code in a fresh process, with a fresh cache, and return what it prints."""
+    cache = tmp_path / "numba"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), **variables}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+IMPORT = """
+import importlib, json, pkgutil
+import rmtntk
+import rmtntk._jit
+from numba.core.dispatcher import Dispatcher
+
+found = {}
+for module in pkgutil.iter_modules(rmtntk._jit.__path__):
+    loops = importlib.import_module(f"rmtntk._jit.{module.name}")
+    for name, value in vars(loops).items():
+        if isinstance(value, Dispatcher):
+            found[f"{module.name}.{name}"] = len(value.signatures)
+print(json.dumps(found))
+"""
+
+
+def test_importing_compiles_nothing(tmp_path):
+    found = json.loads(run(IMPORT, tmp_path))
+    assert {"gram.symmetric_kernels", "gram.cross_kernels", "gram.kernel_entry"} <= set(found)
+    assert set(found.values()) == {0}
+    assert not list(tmp_path.rglob("*.nbc"))
+
+
+LIGHT = """
+import sys
+import rmtntk
+extras = ("matplotlib", "mlxtend", "tqdm", "pandas", "jinja2")
+print(sorted(name for name in sys.modules if name.split(".")[0] in extras))
+"""
+
+
+def test_importing_loads_no_extra(tmp_path):
+    assert run(LIGHT, tmp_path).strip() == "[]"
+
+
+def families():
+    step = activations.step([-0.4, 0.9], [-1.0, 0.0, 1.0])
+    wave = activations.custom(np.sin, derivative=np.cos)
+    single = ["relu", activations.leaky_relu(0.1), "abs", "identity", "erf", "sign", "heaviside", step, "tanh", "gelu"]
+    single += [activations.polynomial([1.0, 2.0, -1.0, 0.5]), wave]
+    return [*([act] for act in single), ["relu", "erf", step], ["gelu", "relu"], ["erf", "sign", "tanh"]]
+
+
+def sample_rows():
+    x = np.random.default_rng(0).standard_normal((6, 6)) / np.sqrt(6.0)
+    x[3] = x[0] + 1e-6 * x[1]  # both branches of the gap, and of the step's integral
+    x[4] = -1.1 * x[2] + 0.1 * x[1]
+    x[5] = x[1] + 0.2 * x[2]
+    return x
+
+
+def all_kernels():
+    """CK and NTK, symmetric and cross, of every family and some networks."""
+    x, results = sample_rows(), []
+    for acts in families():
+        for options in ({}, {"centered": False, "bias_std": 0.2, "weight_std": 1.1}):
+            net = rn.Network(acts, tau0=1.0, **options)
+            results += [k.tolist() for k in rn.ck_ntk(net, x[[0, 1, 2, 4, 5]], diagonal=0.0)]
+            results += [k.tolist() for k in rn.ck_ntk(net, x[[0, 1, 4]], x[[2, 5]])]
+            results.append(rn.ck(net, x).tolist())
+    return results
+
+
+CALL = """
+import json, sys
+sys.path.insert(0, {tests!r})
+import test_numba
+print(json.dumps(test_numba.all_kernels()))
+"""
+
+
+def compare(text):
+    found, want = json.loads(text), all_kernels()
+    assert len(found) == len(want) > 100
+    for a, b in zip(found, want, strict=True):
+        # contraction and other libm calls move the last digits; entries of steps amplify them by 1/(1 − ρ²)
+        assert_allclose(a, b, rtol=1e-13, atol=1e-13 * np.abs(b).max())
+
+
+def test_the_loops_compute_what_their_source_says(tmp_path):
+    compare(run(CALL.format(tests=str(Path(__file__).parent)), tmp_path, NUMBA_DISABLE_JIT="1"))
+
+
+def test_no_index_leaves_its_array(tmp_path):
+    compare(run(CALL.format(tests=str(Path(__file__).parent)), tmp_path, NUMBA_BOUNDSCHECK="1"))
+
+
+def test_no_loop_divides_by_a_python_rule():
+    # error_model="numpy" gives inf where Python raises: with the JIT off a zero denominator would raise instead
+    x = np.zeros((3, 2))
+    x[0] = 1.0
+    for acts in families():
+        assert np.isfinite(rn.ck(rn.Network(acts, tau0=1.0), x)).all()
+
+
+def test_loops_are_compiled_for_one_type_only():
+    # Another order, type or writability of the data would compile again, for seconds.
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    fixed = x.copy()
+    fixed.setflags(write=False)
+    net = rn.Network(["relu"])
+    for form in (x, np.asfortranarray(x), x.astype(np.float32), x.tolist(), x[:, ::-1], x[::2], fixed):
+        rn.ck(net, form)
+        rn.ntk(net, form)
+        rn.ck(net, form, form, dtype=np.float32)
+        rn.ntk(net, x, form, diagonal="nan")
+    assert len(gram.symmetric_kernels.signatures) <= 1  # 0 with the JIT off
+    assert len(gram.cross_kernels.signatures) <= 1
