@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Exit status 0: done; 1: a check failed or nothing feasible; 2: bad input."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -273,6 +274,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(args)
     except (InfeasibleError, ConvergenceError) as error:
         return _fail(args.command, error, 1)
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _fail(args.command, error, 2)
     except MemoryError as error:

@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, optimize
+from scipy import optimize
 
 from rmtntk._typing import FloatArray
 
@@ -58,7 +58,7 @@ def fit_ridge(features: FloatArray, targets: FloatArray, alpha: float | None = N
     # least one degree of freedom left over.
     dual = n <= d + 1
     gram = centred @ centred.T if dual else centred.T @ centred
-    values, vectors = linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
+    values, vectors = np.linalg.eigh(gram)
     top = float(values[-1])
     values = np.where(values > max(n, d) * EPS * top, values, 0.0)  # below is rounding: the rank ends here
     if top <= 16.0 * n * EPS**2 * float((features**2).sum()):

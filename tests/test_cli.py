@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -316,6 +317,11 @@ def test_verify_a_model_on_data(model_file, data):
     assert 0.0 < fields["off_diagonal"] < 1.0
 
 
+def test_verify_reads_the_table_the_model_was_made_of(folder, words, model_file):
+    argv = ["verify", model_file, "--data", words, "--label-column", "kind", "--json"]
+    assert strict(succeeded(run(*argv)))["n_samples"] == 150
+
+
 def test_verify_a_model_on_other_data(folder, model_file):
     np.savez(folder / "narrow.npz", x=np.ones((4, 5)))
     outcome = run("verify", model_file, "--data", folder / "narrow.npz")
@@ -473,9 +479,33 @@ def test_data_that_cannot_be_used(tmp_path):
         np.savez(tmp_path / f"{name}.npz", **arrays)
         outcome = run("compress", "--data", tmp_path / f"{name}.npz", "--out", tmp_path / "out", *SMALL)
         assert_failed(outcome, 2, words)
-    (tmp_path / "text.npz").write_text("not an archive")
-    outcome = run("compress", "--data", tmp_path / "text.npz", "--out", tmp_path / "out", *SMALL)
-    assert_failed(outcome, 2, "text.npz")
+    assert not (tmp_path / "out").exists()
+
+
+def zip_bytes(member, content, method=0):
+    """A zip archive of one stored member, whose headers may claim that it is compressed."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(member, content)
+    raw = bytearray(stream.getvalue())
+    raw[8] = raw[raw.index(b"PK\x01\x02") + 10] = method
+    return bytes(raw)
+
+
+DAMAGED = {
+    "text": b"not an archive",
+    "empty": b"",
+    "open bracket": zip_bytes("x.npy", b"\x93NUMPY\x01\0\x10\0{'shape': (3L, \n"),
+    "no LZMA": zip_bytes("x.npy", b"\x09\x04\x05\x00" + b"\xff" * 200, zipfile.ZIP_LZMA),
+    "no bzip2": zip_bytes("x.npy", b"\xff" * 200, zipfile.ZIP_BZIP2),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_data(tmp_path, damage):
+    (tmp_path / "damaged.npz").write_bytes(DAMAGED[damage])
+    outcome = run("compress", "--data", tmp_path / "damaged.npz", "--out", tmp_path / "out", *SMALL)
+    assert_failed(outcome, 2, "damaged.npz")
     assert not (tmp_path / "out").exists()
 
 

@@ -279,7 +279,7 @@ def chain(kind, var_u, var_v, cov, depth, centre):
     name, parameters = CHAINS[kind]
     ntk = cov
     for layer in range(depth):
-        value, slope = oracles.dual(name, parameters, var_u, var_v, cov, dps=20, count=24)
+        value, slope = oracles.dual(name, parameters, var_u, var_v, cov, dps=20, count=20)
         tables = [oracles.reference_moments(name, parameters, mp.sqrt(q)) for q in (var_u, var_v)]
         shift = centre[layer]
         cov = value - shift * (tables[0]["mean"] + tables[1]["mean"]) + shift**2
@@ -288,7 +288,7 @@ def chain(kind, var_u, var_v, cov, depth, centre):
     return float(cov), float(ntk)
 
 
-@pytest.mark.parametrize("rho", [-0.96, 0.2, 0.95])
+@pytest.mark.parametrize("rho", [-0.96, 0.95])
 @pytest.mark.parametrize("kind", CHAINS)
 def test_two_layers_against_conditioning_twice(kind, rho):
     x = np.array([[0.9, 0.0], [1.2 * rho, 1.2 * math.sqrt(1.0 - rho**2)]])
@@ -531,6 +531,10 @@ def test_zero_rows():
         assert_allclose(one[3:, 3:], at_zero**2, rtol=1e-12, atol=1e-14)  # σ(0) twice: no randomness
         if name not in JUMPING:
             assert np.isfinite(rn.ntk(net, x)).all(), name
+    # a constant feature has no gradient below it, also where E[σ'²] is infinite for every other row
+    sign = rn.kernel_diagonals(rn.Network(["sign"], tau0=1.0), x)
+    assert sign.ntk[3:].tolist() == [1.0, 1.0]
+    assert np.isinf(sign.ntk[:3]).all()
     plain = rn.Network(["relu"] * 2, centered=False)
     assert (rn.ck(plain, x)[3:] == 0.0).all()
     assert (rn.ntk(plain, x)[3:] == 0.0).all()

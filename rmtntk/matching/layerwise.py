@@ -203,11 +203,16 @@ def match_layerwise(target: Target, objective: Objective) -> Match:
                 layer = Layer(candidate.r, candidate.shape, amplitude)
                 extended.append(_Path((*path.layers, layer), amplitude * math.sqrt(float(s.v))))
         if not extended:
+            advice = (
+                "the layers before it have too much variance; method='tight' matches the network as a whole"
+                if k
+                else "they are out of reach of three levels"
+            )
             wanted = "h1², h2² and g²" if target.needs_g(k) else "h1² and h2²"
             return infeasible(
                 target, "layerwise", objective,
-                f"no levels {{-1,0,1}} or {{1,0,1}} reach {wanted} in layer {k + 1} ({target.net.activations[k]}): the "
-                "layers before it have too much variance; method='tight' matches the network as a whole",
+                f"no levels {{-1,0,1}} or {{1,0,1}} reach {wanted} in layer {k + 1} ({target.net.activations[k]}): "
+                f"{advice}",
             )  # fmt: skip
         extended.sort(key=lambda path: path.tau)
         paths = extended[:_BEAM]

@@ -115,7 +115,8 @@ class Match:
     excess_bound : float
         No three-level network with these coefficients has a smaller excess than this.
     feasible : bool
-        Whether the residual is below 1e-10.
+        Whether the residual is below 1e-10; for "paper", whether it and the misfit of the algorithm's own equations
+        are below 1e-6.
     message : str
         One sentence: what was found, or which coefficient cannot be reached.
     method, objective : str
