@@ -2,6 +2,7 @@ import json
 import math
 import threading
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numba
@@ -274,34 +275,36 @@ CHAINS = {
 }
 
 
-def chain(kind, var_u, var_v, cov, depth, centre):
-    """(CK, NTK) of one pair through layers of one kind, every dual by conditioning, every moment by mpmath."""
-    name, parameters = CHAINS[kind]
-    ntk = cov
-    for layer in range(depth):
-        value, slope = oracles.dual(name, parameters, var_u, var_v, cov, dps=20, count=20)
-        tables = [oracles.reference_moments(name, parameters, mp.sqrt(q)) for q in (var_u, var_v)]
-        shift = centre[layer]
-        cov = value - shift * (tables[0]["mean"] + tables[1]["mean"]) + shift**2
-        ntk = cov + ntk * slope
-        var_u, var_v = (t["second"] - 2 * shift * t["mean"] + shift**2 for t in tables)
-    return float(cov), float(ntk)
+@lru_cache
+def chain(kinds, x, y, tau0):
+    """(CK, NTK) of one pair through layers, every dual by conditioning, every moment by mpmath."""
+    with mp.workdps(30):
+        var_u, var_v, cov = oracles.exact_gram(x, y)
+        ntk, tau = cov, mpf(tau0)
+        for kind in kinds:
+            name, parameters = CHAINS.get(kind, (kind, {}))
+            typical = oracles.reference_moments(name, parameters, tau)
+            centre, tau = typical["mean"], mp.sqrt(typical["variance"])
+            value, slope = oracles.dual(name, parameters, var_u, var_v, cov, dps=20, count=20)
+            tables = [oracles.reference_moments(name, parameters, mp.sqrt(q)) for q in (var_u, var_v)]
+            cov = value - centre * (tables[0]["mean"] + tables[1]["mean"]) + centre**2
+            ntk = cov + ntk * slope
+            var_u, var_v = (t["second"] - 2 * centre * t["mean"] + centre**2 for t in tables)
+        return float(cov), float(ntk)
+
+
+def pair(rho):
+    return (0.9, 0.0), (1.2 * rho, 1.2 * math.sqrt((1.0 - rho) * (1.0 + rho)))
 
 
 @pytest.mark.parametrize("rho", [-0.96, 0.95])
 @pytest.mark.parametrize("kind", CHAINS)
 def test_two_layers_against_conditioning_twice(kind, rho):
-    x = np.array([[0.9, 0.0], [1.2 * rho, 1.2 * math.sqrt(1.0 - rho**2)]])
+    x = np.array(pair(rho))
     name, parameters = CHAINS[kind]
     act = activations.get(name, **parameters)
     net = rn.Network([act, act], tau0=1.0)
-    with mp.workdps(30):
-        tau, centre = mpf(1), []
-        for _ in range(2):
-            table = oracles.reference_moments(name, parameters, tau)
-            centre.append(table["mean"])
-            tau = mp.sqrt(table["variance"])
-        ck, ntk = chain(kind, *oracles.exact_gram(*x), 2, centre)
+    ck, ntk = chain((kind, kind), *pair(rho), 1.0)
     got_ck, got_ntk = rn.ck_ntk(net, x[:1], x[1:])
     unit = rn.kernel_diagonals(net, x)
     scale = math.sqrt(unit.ck[0] * unit.ck[1])
@@ -670,6 +673,47 @@ def test_the_bound_bounds_the_error(rho, tolerance):
     got, bound = rn.ck(net, x, y, return_error=True)
     assert abs(got[0, 0] - float(row["value"])) <= bound + 64 * EPS * float(row["second_y"])  # rounding
     assert bound <= tolerance * float(row["second_y"])
+
+
+@pytest.mark.parametrize("rho", [0.95, 0.97, 0.9999])
+@pytest.mark.parametrize("names", [("selu", "selu"), ("elu", "abs"), ("gelu", "sign")])
+def test_the_bound_bounds_the_error_of_two_layers(names, rho):
+    x, want = np.array(pair(rho)), chain(names, *pair(rho), 1.0)
+    for tolerance in (1e-2, 1e-4, 1e-6, 1e-10):
+        net = rn.Network([replace(activations.get(name), tolerance=tolerance) for name in names], tau0=1.0)
+        unit = [diagonal.max() for diagonal in rn.kernel_diagonals(net, x)]
+        for kernel, value, scale in zip((rn.ck, rn.ntk), want, unit, strict=True):
+            options = {} if kernel is rn.ck else {"diagonal": "nan"}
+            try:
+                got, bound = kernel(net, x[:1], x[1:], return_error=True, **options)
+            except rn.AccuracyError:
+                continue  # this near, and no promise
+            rounding = 64.0 * EPS * (scale if math.isfinite(scale) else abs(value) / (1.0 - rho))
+            assert abs(got[0, 0] - value) <= bound + rounding, (tolerance, kernel)
+
+
+@pytest.mark.parametrize("acts", [("gelu", "relu"), ("tanh", "relu", "erf"), ("silu", "abs", "tanh"), ("sin", "abs")])
+def test_kinks_after_smooth_layers_take_duplicates(acts):
+    # What the series leaves out of 1 − ρ vanishes with 1 − ρ, so that the kink's 1/√(1 − ρ) does no harm.
+    x, net = data(4, 5), rn.Network(acts, tau0=1.0)
+    ntk, bound = rn.ntk(net, x, x, return_error=True)
+    diagonal = rn.kernel_diagonals(net, x).ntk
+    assert np.abs(np.diag(ntk) - diagonal).max() <= bound + 64 * EPS * diagonal.max()
+    assert bound <= 1e-10 * diagonal.max()
+
+
+@pytest.mark.parametrize("name", ["tanh", "sin", "erf", "identity", "polynomial"])
+def test_odd_layers_keep_antipodes(name):
+    act = activations.polynomial([0.0, 1.0, 0.0, 0.2]) if name == "polynomial" else activations.get(name)
+    x = data(4, 5)
+    first = rn.ntk(rn.Network([act], tau0=1.0), x, -x)
+    ck, ntk = (np.diag(kernel) for kernel in rn.ck_ntk(rn.Network([act, "abs"], tau0=1.0), x, -x))
+    unit = rn.kernel_diagonals(rn.Network([act, "abs"], tau0=1.0), x)
+    # |−u| = |u|, with slopes of opposite sign; the tolerance of the series
+    assert_allclose(ck, unit.ck, rtol=0.0, atol=1e-10 * unit.ck.max())
+    assert_allclose(ntk, ck - np.diag(first), rtol=0.0, atol=1e-10 * unit.ntk.max())
+    signs = rn.ck(rn.Network([act, "sign", "sign"], tau0=1.0), x, -x)
+    assert (np.diag(signs) == -1.0).all()
 
 
 def test_closed_forms_have_no_truncation():

@@ -9,6 +9,9 @@ give h1 = a S1/λ, h2 = a S2/λ², g = a² Sg/λ², τ² = a² V.
 """
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -28,6 +31,7 @@ __all__ = [
     "evaluate",
     "finish",
     "infeasible",
+    "quiet_search",
     "ratios",
     "residual_of",
     "target_of",
@@ -247,6 +251,14 @@ def finish(target: Target, layers: list[Layer], method: str, objective: Objectiv
         activations, residual, float(excess), excess_bound(target), feasible,
         message, method, objective, target.tau0, target.unit, table, target.coefficients,
     )  # fmt: skip
+
+
+@contextmanager
+def quiet_search() -> Iterator[None]:
+    """Silence what a search may meet on its way: overflow far out, and SLSQP's rounding at the bounds."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Values in x were outside bounds", RuntimeWarning)  # older SciPy
+        yield
 
 
 def infeasible(target: Target, method: str, objective: Objective, reason: str) -> Match:

@@ -14,7 +14,7 @@ from rmtntk._typing import FloatArray
 from rmtntk._validation import as_generator
 from rmtntk.activations import Activation, step
 from rmtntk.coefficients import coefficients
-from rmtntk.matching.problem import Match, Objective, Target, excess_bound, residual_of
+from rmtntk.matching.problem import Match, Objective, Target, excess_bound, quiet_search, residual_of
 from rmtntk.moments import moment_arrays
 from rmtntk.network import layer_scales
 
@@ -107,7 +107,7 @@ def _fit_layer(
             thresholds = np.sort(generator.normal(0.0, 1.2, 2))
             start = np.array([generator.uniform(0.3, 3.0), *thresholds])
             bounds = [(1e-3, 20.0), (-5.0, 5.0), (-5.0, 5.0)]
-        with np.errstate(all="ignore"):
+        with quiet_search():
             result = optimize.minimize(
                 _squared, start, args=(wanted, lam, last), method="SLSQP", bounds=bounds,
                 options={"maxiter": 200, "ftol": 1e-16},

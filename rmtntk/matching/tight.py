@@ -28,6 +28,7 @@ from rmtntk.matching.problem import (
     evaluate,
     finish,
     infeasible,
+    quiet_search,
     ratios,
 )
 
@@ -150,7 +151,7 @@ def _descend(model: _Model, start: FloatArray) -> FloatArray | None:
     for size in model.sizes:
         bounds.extend([(-4.0, 1.3)] if size == 1 else [(-_BOUND, _BOUND), (-5.0, 2.0)])
     constraints = [{"type": "eq", "fun": model.mismatch}] if model.others else []
-    with np.errstate(all="ignore"):
+    with quiet_search():
         result = optimize.minimize(
             model.cost, np.clip(start, [b[0] for b in bounds], [b[1] for b in bounds]), method="SLSQP", bounds=bounds,
             constraints=constraints, options={"maxiter": 300, "ftol": 1e-13},
