@@ -133,7 +133,9 @@ def layer_scales(net: Network, tau0: float) -> LayerScales:
         argument = float(np.hypot(net.weight_std * tau[-1], net.bias_std))
         layer = moment_arrays(activation, np.array([argument]))
         scale.append(argument)
-        centre.append(float(layer.mean[0]) if net.centered else 0.0)
+        # The mean of an odd function by quadrature is rounding; as an exact 0 it lets antipodes stay antipodes.
+        odd = abs(float(layer.mean[0])) <= 1e-15 * float(np.sqrt(layer.second[0]))
+        centre.append(float(layer.mean[0]) if net.centered and not odd else 0.0)
         tau.append(float(np.sqrt(layer.variance[0] if net.centered else layer.second[0])))
         table.append(layer)
         if tau[-1] == 0.0 or not np.isfinite(tau[-1]):

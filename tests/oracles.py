@@ -266,14 +266,14 @@ def analytic_moments(name, parameters, tau):
         return dict(zip(FIELDS, (m, none, -m, none, (1 - m * m) ** 2 / 2, low, m * m - fourth, high), strict=True))
 
 
-def reference_moments(name, parameters, tau):
+def reference_moments(name, parameters, tau, **precision):
     """The independent closed form where the integral needs too many panels or digits, else the integral."""
     step = step_of(name, parameters)
     if step is not None:
         return step_moments(*step, tau)
     if name in ("sin", "cos", "exp"):
         return analytic_moments(name, parameters, tau)
-    return moments_by_quadrature(name, parameters, tau)
+    return moments_by_quadrature(name, parameters, tau, **precision)
 
 
 # Dual activations by conditioning

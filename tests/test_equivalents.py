@@ -334,7 +334,7 @@ def test_the_error_falls_like_one_over_root_n(case, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["relu-1", "relu-2", "relu-3"])
 def test_the_error_falls_for_wide_data_too(case, kind):
     assert slope(WIDE, errors(CASES[case], 4, WIDE)[kind, "right"]) <= -0.35  # as above
 

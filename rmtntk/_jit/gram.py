@@ -74,6 +74,7 @@ for _k, (_x, _w) in enumerate(_RULES):
     RULES.nodes[_k, : len(_x)] = 0.5 * (_x + 1.0)
     RULES.weights[_k, : len(_w)] = 0.5 * _w
 
+NEAR_GAP = 0.1  # below, a layer hands on the gap of its features rather than one minus their correlation
 DIRECT_GAP = 1e-4  # below, 1 − |ρ| is recomputed from the rows themselves
 ROUNDING_GAP = 16.0 * 2.0**-104  # (4 eps)²: squared distance of two roundings of one unit vector
 SAME_THRESHOLD = 8.0 * 2.0**-52  # relative: thresholds of two rows whose norms differ by rounding only
@@ -451,12 +452,24 @@ def kernel_entry(i, j, c, gap_plus, gap_minus, layers, x, y, rules):
             error_ck = abs(slope) * error_c + cut * rho**terms
             # Cauchy–Schwarz on Σ_{k≥K} k c_k c'_k ρ^{k−1}, with the weights k on the coefficients or on the powers
             cut_slope = math.sqrt(x.slope_tails[layer, i] * y.slope_tails[layer, j]) * rho ** max(terms - 1, 0)
-            error_slope = bend * error_c
+            error_slope = bend * error_c if error_c > 0.0 else 0.0  # bend may be infinite
             if cut > 0.0:
                 error_slope += min(cut_slope, cut * tail_slope(rho, terms)) / (su * sv)
-            error_ntk = error_ntk * abs(slope) + abs(ntk) * error_slope
-            error_c = w2 * error_ck
-            error_ntk = error_c + w2 * error_ntk
+            error_ntk = w2 * (error_ck + error_ntk * abs(slope) + abs(ntk) * error_slope)
+            through_gap = False  # as decided below for the next layer
+            if layer + 1 < depth:
+                next_scale = x.scale[layer + 1, i] * y.scale[layer + 1, j]
+                near = next_scale > 0.0 and 1.0 - (w2 * ck + layers.b2) / next_scale < NEAR_GAP
+                through_gap = layers.exact[layer] != 0 or (side > 0.0 and near)
+            if through_gap and cut > 0.0:
+                # The gap's tail is Σ_{k≥K} ½(u − v)² + uv(1 − ρ^k), and 1 − ρ^k ≤ min(1, k gap).
+                spread = 0.0
+                if su != sv:
+                    spread = 0.5 * (math.sqrt(x.tails[layer, i]) + math.sqrt(y.tails[layer, j])) ** 2
+                weighted = math.sqrt(x.slope_tails[layer, i] * y.slope_tails[layer, j])
+                error_c = w2 * (abs(slope) * error_c + spread + min(cut, gap * weighted))
+            else:
+                error_c = w2 * error_ck
         product = 0.0 if ntk == 0.0 else ntk * slope
         c = w2 * ck + layers.b2
         ntk = c + w2 * product
@@ -471,7 +484,7 @@ def kernel_entry(i, j, c, gap_plus, gap_minus, layers, x, y, rules):
             else:
                 gap_plus = 1.0 - c / (tu * tv)
                 gap_minus = 1.0 + c / (tu * tv)
-                if side > 0.0 and gap_plus < 0.1:
+                if side > 0.0 and gap_plus < NEAR_GAP:
                     # ‖f − g‖² does not depend on what is subtracted from, or added to, both features
                     nu = x.norm[layer, i]
                     nv = y.norm[layer, j]
