@@ -138,5 +138,5 @@ def test_loops_are_compiled_for_one_type_only():
         rn.ntk(net, form)
         rn.ck(net, form, form, dtype=np.float32)
         rn.ntk(net, x, form, diagonal="nan")
-    assert len(gram.symmetric_kernels.signatures) <= 1  # 0 with the JIT off
-    assert len(gram.cross_kernels.signatures) <= 1
+    for loops in (gram.symmetric_kernels, gram.cross_kernels):
+        assert len(getattr(loops, "signatures", ())) <= 1  # plain functions with the JIT off
