@@ -110,8 +110,12 @@ def moments(act: Activation, tau: float) -> Moments:
     if not isinstance(act, Activation):
         raise TypeError(f"`act` must be an Activation (see rmtntk.activations), got {act!r}")
     tau = check_real(tau, "tau", low=0.0, open_low=True)
-    arrays = moment_arrays(act, np.array([tau]))
-    return Moments(*(float(field[0]) for field in arrays))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        result = Moments(*(float(field[0]) for field in moment_arrays(act, np.array([tau]))))
+    fields = (result.mean, result.d1, result.d2, result.d3, result.variance, result.half_d2_squared, result.second)
+    if not np.isfinite([*fields, result.error]).all():
+        raise ValueError(f"`tau` must be a scale at which the moments of {act} fit float64, got {tau!r}")
+    return result
 
 
 def moment_arrays(act: Activation, tau: FloatArray) -> MomentArrays:
@@ -329,10 +333,20 @@ def weighted_values(
     return values, density
 
 
+def _graded(tau: float) -> FloatArray:
+    """± 2^k/τ up to 1, in units of ξ; none for τ ≤ 4."""
+    if tau <= 4.0:
+        return np.zeros(0)
+    points = 2.0 ** np.arange(math.ceil(math.log2(tau))) / tau
+    return np.concatenate([points, -points])
+
+
 def _by_quadrature(act: Activation, tau: FloatArray) -> MomentArrays:
     scales, inverse = np.unique(tau, return_inverse=True)
     positive = scales[scales > 0.0]
-    breaks = [np.array([0.0, *(b / t for b in act.breakpoints)]) for t in positive]
+    # Beyond τ = 4 panels are graded towards 0 down to t = ±1, where functions turn: a rule on [0, 2] would miss a slope
+    # that lives on |ξ| < 1/τ altogether.
+    breaks = [np.array([0.0, *(b / t for b in act.breakpoints), *_graded(t)]) for t in positive]
     jumps = has_jump(act)
     slope_known = act.derivative_function is not None and not jumps
 

@@ -85,6 +85,17 @@ def test_values_that_can_be_checked_by_hand():
     assert rn.moments(activations.selu, 1.0).mean == pytest.approx(0.0, abs=1e-13)
 
 
+@pytest.mark.parametrize("tau", [1e4, 1e5, 1e7])
+def test_saturated_functions_see_their_narrow_slope(tau):
+    # tanh'(τξ) lives on |ξ| < 20/τ: E[f(τξ)] = (φ(0)/τ) ∫ f + O(τ⁻³), with ∫ sech² = 2 and ∫ sech⁴ = 4/3
+    peak = 1.0 / (tau * math.sqrt(2.0 * math.pi))
+    m = rn.moments(activations.tanh, tau)
+    assert_allclose(m.d1, 2.0 * peak, rtol=1e-7)  # the next term is below 1/τ² ≤ 1e-8
+    assert_allclose(m.d1_squared, 4.0 / 3.0 * peak, rtol=1e-7)
+    assert_allclose(m.variance, 1.0 - 2.0 * peak, rtol=1e-7)
+    assert rn.moments(activations.sigmoid, tau).d1 == pytest.approx(peak, rel=1e-7)
+
+
 def test_rectified_monomial_of_degree_one_is_relu():
     assert activations.rectified_monomial(1) is activations.relu
 
@@ -412,6 +423,17 @@ def test_moments_wants_one_real_scale(tau):
 def test_moments_wants_a_positive_scale(tau):
     with pytest.raises(ValueError, match="`tau`"):
         rn.moments(activations.relu, tau)
+
+
+@pytest.mark.parametrize("tau", [1e-200, 1e200])
+@pytest.mark.parametrize("name", ["relu", "erf", "sign", "tanh", "gelu", "gaussian"])
+def test_scales_at_the_ends_of_float64_give_numbers_or_a_reason(name, tau):
+    try:
+        m = rn.moments(activations.get(name), tau)
+    except ValueError:
+        return
+    fields = [getattr(m, field) for field in oracles.FIELDS if field != "d1_squared"]
+    assert np.isfinite([*fields, m.error]).all()
 
 
 def test_a_function_that_is_nan_somewhere_is_refused():
