@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize
+import scipy  # loads scipy.optimize when it is first used
 
 from rmtntk._typing import FloatArray
 
@@ -84,7 +84,7 @@ def fit_ridge(features: FloatArray, targets: FloatArray, alpha: float | None = N
         scores = [criterion(value) for value in grid]
         k = int(np.argmin(scores))
         low, high = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
-        best = optimize.minimize_scalar(criterion, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+        best = scipy.optimize.minimize_scalar(criterion, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
         alpha = math.exp(float(best.x) if best.fun <= scores[k] else float(grid[k]))
     if alpha == 0.0:
         inverse = np.where(values > 0.0, 1.0 / np.where(values > 0.0, values, 1.0), 0.0)

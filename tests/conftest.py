@@ -1,25 +1,13 @@
 """Settings that must be in place before Numba is imported, and one deterministic hypothesis profile."""
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def _loops_hash():
-    """Name the loops by their source: Numba's disk cache misses edits of helpers in other files."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "rmtntk" / "_jit").glob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"rmtntk-numba-{_loops_hash()}"))
+# outside the tree; `rmtntk/_jit/_options.py` keeps it from being stale, and test_startup.py checks that
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "rmtntk-numba"))
 
 settings.register_profile(
     "rmtntk",

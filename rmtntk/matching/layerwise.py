@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads scipy.optimize when it is first used
 from numpy.typing import NDArray
-from scipy import optimize
 
 from rmtntk._typing import FloatArray
 from rmtntk.matching.problem import (
@@ -115,7 +115,7 @@ def _by_roots(equations: _Equations, shape: tuple[float, ...]) -> list[Candidate
 
             for i, j in cells:
                 start = np.array([0.5 * (_R1[i] + _R1[i + 1]), 0.5 * math.log(_WIDTH[j] * _WIDTH[j + 1])])
-                solution = optimize.root(residual, start, method="hybr", options={"xtol": 1e-15})
+                solution = scipy.optimize.root(residual, start, method="hybr", options={"xtol": 1e-15})
                 z = solution.x
                 if np.abs(residual(z)).max() > 1e-13 or not -5.0 < z[0] < 5.0 or not -6.0 < z[1] < 2.2:
                     continue
@@ -139,7 +139,7 @@ def _by_minimum(equations: _Equations, shape: tuple[float, ...]) -> list[Candida
             ends = equation(low, r1), equation(high, r1)
             if ends[0] * ends[1] > 0.0:
                 return 1e30, math.nan  # the curve does not pass here
-            width = optimize.brentq(equation, low, high, args=(r1,), xtol=1e-15, rtol=1e-15)
+            width = scipy.optimize.brentq(equation, low, high, args=(r1,), xtol=1e-15, rtol=1e-15)
             s = _sums_at(np.array([r1, width]), shape)
             return float(s.v) / max(float(equations.primary(s)) ** 2, 1e-300), width
 
@@ -156,7 +156,7 @@ def _by_minimum(equations: _Equations, shape: tuple[float, ...]) -> list[Candida
         low = math.log(_WIDTH[max(columns[k] - 6, 0)])
         high = math.log(_WIDTH[min(columns[k] + 7, len(_WIDTH) - 1)])
         bounds = (_R1[max(rows[k] - 1, 0)], _R1[min(rows[k] + 1, len(_R1) - 1)])
-        best = optimize.minimize_scalar(
+        best = scipy.optimize.minimize_scalar(
             lambda r1, low=low, high=high: cost_at(r1, low, high)[0],
             bounds=bounds,
             method="bounded",

@@ -8,7 +8,7 @@ least-squares problem solved by SLSQP from random starts.
 import math
 
 import numpy as np
-from scipy import optimize
+import scipy  # loads scipy.optimize when it is first used
 
 from rmtntk._typing import FloatArray
 from rmtntk._validation import as_generator
@@ -108,7 +108,7 @@ def _fit_layer(
             start = np.array([generator.uniform(0.3, 3.0), *thresholds])
             bounds = [(1e-3, 20.0), (-5.0, 5.0), (-5.0, 5.0)]
         with quiet_search():
-            result = optimize.minimize(
+            result = scipy.optimize.minimize(
                 _squared, start, args=(wanted, lam, last), method="SLSQP", bounds=bounds,
                 options={"maxiter": 200, "ftol": 1e-16},
             )  # fmt: skip

@@ -14,7 +14,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from scipy import optimize
+import scipy  # loads scipy.optimize when it is first used
 
 from rmtntk._jit import steps
 from rmtntk._typing import FloatArray
@@ -152,7 +152,7 @@ def _descend(model: _Model, start: FloatArray) -> FloatArray | None:
         bounds.extend([(-4.0, 1.3)] if size == 1 else [(-_BOUND, _BOUND), (-5.0, 2.0)])
     constraints = [{"type": "eq", "fun": model.mismatch}] if model.others else []
     with quiet_search():
-        result = optimize.minimize(
+        result = scipy.optimize.minimize(
             model.cost, np.clip(start, [b[0] for b in bounds], [b[1] for b in bounds]), method="SLSQP", bounds=bounds,
             constraints=constraints, options={"maxiter": 300, "ftol": 1e-13},
         )  # fmt: skip
@@ -168,7 +168,7 @@ def _polish(model: _Model, z: FloatArray) -> FloatArray:
         value = model.mismatch(z)
         if not np.isfinite(value).all() or np.abs(value).max() <= 2e-15:
             break
-        jacobian = optimize.approx_fprime(z, model.mismatch, 1e-7)
+        jacobian = scipy.optimize.approx_fprime(z, model.mismatch, 1e-7)
         step = np.linalg.lstsq(np.atleast_2d(jacobian), -value, rcond=None)[0]
         trial = z + step * min(1.0, 0.5 / max(float(np.abs(step).max()), 1e-300))
         if not np.abs(model.mismatch(trial)).max() < np.abs(value).max():
