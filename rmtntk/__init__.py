@@ -3,7 +3,8 @@
 Importing compiles nothing; loops are compiled at first use and cached on disk.
 """
 
-from rmtntk import activations, errors
+from rmtntk import activations, errors, layers
+from rmtntk._threads import get_num_threads, set_num_threads
 from rmtntk._version import __version__
 from rmtntk.activations import Activation
 from rmtntk.coefficients import Coefficients, coefficients
@@ -13,6 +14,7 @@ from rmtntk.errors import (
     ConvergenceError,
     InfeasibleError,
     InfiniteDiagonalError,
+    MemoryLimitError,
     MissingExtraError,
     ModelFileError,
 )
@@ -22,19 +24,21 @@ from rmtntk.matching import Match, match
 from rmtntk.mixture import GaussianMixture
 from rmtntk.moments import Moments, moments
 from rmtntk.network import Network
+from rmtntk.psd import PsdMargin, psd_margin
 from rmtntk.ternary import TernaryNetwork, compress
 
 __all__ = [
     "__version__",
     # activations and networks
-    "Activation", "Network", "activations",
+    "Activation", "Network", "activations", "layers",
     # moments and kernels
-    "Moments", "moments", "ck", "ck_ntk", "nngp", "ntk", "kernel_diagonals", "KernelDiagonals",
+    "Moments", "moments", "ck", "ck_ntk", "nngp", "ntk", "kernel_diagonals", "KernelDiagonals", "psd_margin",
+    "PsdMargin", "get_num_threads", "set_num_threads",
     # data model and equivalents
     "GaussianMixture", "Coefficients", "coefficients", "Equivalent", "equivalent", "spectral_error",
     # compression
     "Match", "match", "TernaryNetwork", "compress", "FiniteNetwork",
     # errors
-    "errors", "AccuracyError", "ConvergenceError", "InfeasibleError", "InfiniteDiagonalError", "MissingExtraError",
-    "ModelFileError",
+    "errors", "AccuracyError", "ConvergenceError", "InfeasibleError", "InfiniteDiagonalError", "MemoryLimitError",
+    "MissingExtraError", "ModelFileError",
 ]  # fmt: skip

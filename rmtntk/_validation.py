@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmtntk._typing import FloatArray, IntArray, Seed
+from rmtntk._typing import AnyArray, FloatArray, IntArray, Seed
 
 __all__ = [
     "as_generator",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-def _as_float_array(value: ArrayLike, name: str) -> FloatArray:
+def _as_float_array(value: ArrayLike, name: str, *, keep_float32: bool = False) -> AnyArray:
     try:
         array = np.asarray(value)
     except ValueError as error:  # ragged nested lists
@@ -37,10 +37,14 @@ def _as_float_array(value: ArrayLike, name: str) -> FloatArray:
         raise TypeError(f"`{name}` must be real, got {array.dtype} values: pass real and imaginary parts apart")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"`{name}` must hold numbers, got dtype {array.dtype}: convert it with astype(float)")
+    if isinstance(array, np.ma.MaskedArray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must not be a masked array: fill or drop the masked entries first")
+    if keep_float32 and array.dtype == np.float32:
+        return np.asarray(array)
     return np.asarray(array, dtype=np.float64)
 
 
-def _check_finite(array: FloatArray, name: str) -> None:
+def _check_finite(array: AnyArray, name: str) -> None:
     # A sum is finite only if every entry is (or if it overflows, which the slow path then tells apart).
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum()
@@ -54,9 +58,9 @@ def _check_finite(array: FloatArray, name: str) -> None:
             )
 
 
-def check_array(value: ArrayLike, name: str, ndim: int) -> FloatArray:
-    """Return a finite float64 array of `ndim` dimensions with no empty axis."""
-    array = _as_float_array(value, name)
+def check_array(value: ArrayLike, name: str, ndim: int, *, keep_float32: bool = False) -> AnyArray:
+    """Return a finite float64 array of `ndim` dimensions with no empty axis; float32 may stay so."""
+    array = _as_float_array(value, name, keep_float32=keep_float32)
     if array.ndim != ndim:
         raise ValueError(f"`{name}` must have {ndim} dimension(s), got shape {array.shape}")
     if array.size == 0:
@@ -65,23 +69,25 @@ def check_array(value: ArrayLike, name: str, ndim: int) -> FloatArray:
     return array
 
 
-def check_data(value: ArrayLike, name: str = "x") -> FloatArray:
-    """Return samples as a finite, C-contiguous float64 array of shape (n_samples, n_features)."""
-    array = _as_float_array(value, name)
+def check_data(value: ArrayLike, name: str = "x", *, keep_float32: bool = False) -> AnyArray:
+    """Return samples as a finite, C-contiguous array of shape (n_samples, n_features), float64 unless kept float32."""
+    array = _as_float_array(value, name, keep_float32=keep_float32)
     if array.ndim == 1:
         raise ValueError(
             f"`{name}` must have samples in rows, shape (n_samples, n_features), got shape {array.shape}: "
             f"reshape with {name}[None, :] for one sample, {name}[:, None] for one feature"
         )
-    return np.ascontiguousarray(check_array(array, name, 2))
+    return np.ascontiguousarray(check_array(array, name, 2, keep_float32=keep_float32))
 
 
-def check_pair(x: ArrayLike, y: ArrayLike | None) -> tuple[FloatArray, FloatArray | None]:
-    """Return `x` and, if given, `y` as samples over the same features."""
-    x = check_data(x, "x")
+def check_pair(x: ArrayLike, y: ArrayLike | None, *, keep_float32: bool = False) -> tuple[AnyArray, AnyArray | None]:
+    """Return `x` and, if given, `y` as samples over the same features, both float32 or both float64."""
+    x = check_data(x, "x", keep_float32=keep_float32)
     if y is None:
         return x, None
-    y = check_data(y, "y")
+    y = check_data(y, "y", keep_float32=keep_float32)
+    if x.dtype != y.dtype:
+        x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
     if y.shape[1] != x.shape[1]:
         raise ValueError(f"`y` must have as many features as `x`, {x.shape[1]}, got shape {y.shape}")
     return x, y
@@ -195,11 +201,12 @@ def as_generator(rng: Seed) -> np.random.Generator:
     return np.random.default_rng(int(rng))
 
 
-def squared_norms(rows: FloatArray, name: str) -> FloatArray:
-    """Return ‖x_i‖², shape (n,), or raise if one overflows; inner products then cannot either."""
+def squared_norms(rows: AnyArray, name: str) -> FloatArray:
+    """Return ‖x_i‖², shape (n,), float64, or raise if one overflows; inner products then cannot either."""
     with np.errstate(over="ignore", under="ignore"):
-        squares = np.einsum("ij,ij->i", rows, rows)
-    if not np.isfinite(squares).all():
-        k = int(np.argmin(np.isfinite(squares)))
-        raise ValueError(f"`{name}` has a row ({k}) whose squared norm overflows float64: rescale the data")
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="safe")
+    limit = np.finfo(rows.dtype).max
+    if not (squares <= limit).all():
+        k = int(np.argmin(squares <= limit))
+        raise ValueError(f"`{name}` has a row ({k}) whose squared norm overflows {rows.dtype}: rescale the data")
     return np.asarray(squares)

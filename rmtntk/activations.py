@@ -1,364 +1,126 @@
 r"""Activation functions and what is known of them in closed form.
 
 Every :class:`Activation` belongs to one *family*, which decides how its Gaussian moments and its dual kernel
-are computed:
+are computed; `Activation.constants` holds the numbers of the family's formula, in this order:
 
-``homogeneous``
+``homogeneous`` (α, β)
     σ(t) = α max(t, 0) + β max(−t, 0): ReLU, leaky ReLU, the absolute value, the identity.
-``erf``
-    σ(t) = erf(a t).
-``polynomial``
+``erf`` (A, a, c)
+    σ(t) = A erf(a t) + c.
+``gelu`` ()
+    σ(t) = t Φ(t), with Φ the normal distribution function.
+``trig`` (A, f, φ)
+    σ(t) = A sin(f t + φ): sine, cosine, random Fourier features.
+``exponential`` (A, r)
+    σ(t) = A exp(r t).
+``gaussian`` (A, a)
+    σ(t) = A exp(a t²).
+``rectified`` (k,)
+    σ(t) = max(t, 0)^k, k ≥ 2 (k = 1 is homogeneous, k = 0 a step).
+``exp_normalized`` (γ, s)
+    no function but a kernel, √(q_u q_v) exp(γ (ρ + s)).
+``polynomial`` (c_0, c_1, …)
     σ(t) = Σ c_k t^k; its Hermite series is finite.
-``step``
-    piecewise constant, right-continuous: level l_j on [s_j, s_{j+1}).
-``smooth``
+``step`` ()
+    piecewise constant, right-continuous: level l_j on [s_j, s_{j+1}); see `thresholds` and `levels`.
+``smooth`` ()
     anything else: adaptive quadrature and a truncated Hermite series, both with error bounds.
+
+``docs/activations.md`` lists every name with its formula, its dual kernel and where that was published.
 """
 
 import ast
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import special
 
+from rmtntk._activation import Activation, Function
+from rmtntk._named import (
+    ab_relu,
+    abs,
+    cos,
+    cos_with,
+    elu,
+    elu_with,
+    erf,
+    erf_with,
+    exp,
+    exp_normalized,
+    exp_square,
+    gabor,
+    gaussian,
+    gelu,
+    gelu_tanh,
+    hard_tanh,
+    heaviside,
+    hermite,
+    identity,
+    leaky_relu,
+    monomial,
+    polynomial,
+    rbf,
+    rectified_monomial,
+    relu,
+    selu,
+    sigmoid,
+    sigmoid_like,
+    sign,
+    silu,
+    sin,
+    sin_with,
+    softplus,
+    softsign,
+    step,
+    tanh,
+)
 from rmtntk._typing import FloatArray
-from rmtntk._validation import check_array, check_integer, check_real
+from rmtntk._validation import check_real
 
 __all__ = [
     "Activation",
+    "ab_relu",
+    "abs",
+    "cos",
+    "cos_with",
     "custom",
+    "elu",
+    "elu_with",
+    "erf",
+    "erf_with",
     "exp",
+    "exp_normalized",
+    "exp_square",
+    "gabor",
+    "gaussian",
+    "gelu",
+    "gelu_tanh",
     "get",
+    "hard_tanh",
+    "heaviside",
+    "hermite",
+    "identity",
     "leaky_relu",
+    "monomial",
     "names",
     "parse",
     "polynomial",
+    "rbf",
     "rectified_monomial",
+    "relu",
+    "selu",
+    "sigmoid",
+    "sigmoid_like",
+    "sign",
+    "silu",
+    "sin",
+    "sin_with",
+    "softplus",
+    "softsign",
     "step",
+    "tanh",
 ]
-
-Family = Literal["homogeneous", "erf", "polynomial", "step", "smooth"]
-Function = Callable[[FloatArray], FloatArray]
-Value = float | tuple[float, ...]
-
-
-@final
-@dataclass(frozen=True)
-class Activation:
-    """An activation function; build one with the functions and names of this module.
-
-    Attributes
-    ----------
-    name : str
-        Name under which :func:`get` finds it; ``"custom"`` for a user's function.
-    parameters : tuple of (str, float or tuple of float)
-        Parameters of `name`, in order.
-    family : str
-        How its integrals are computed (see the module's page).
-    breakpoints : tuple of float
-        Points where the function or its derivative jumps, increasing, in units of the argument.
-    tolerance : float
-        For the family ``smooth``: error wanted of kernel entries, in units of the kernel's diagonal.
-    """
-
-    name: str
-    parameters: tuple[tuple[str, Value], ...]
-    family: Family
-    breakpoints: tuple[float, ...] = ()
-    tolerance: float = 1e-10
-    function: Function = field(default=np.asarray, repr=False, compare=False)
-    derivative_function: Function | None = field(default=None, repr=False, compare=False)
-    source: tuple[Any, ...] = field(default=(), repr=False)  # a custom activation is told apart by its callables
-
-    def __call__(self, x: ArrayLike) -> FloatArray:
-        """Apply the function elementwise; shape kept, float64."""
-        return self.function(np.asarray(x, dtype=np.float64))
-
-    def derivative(self, x: ArrayLike) -> FloatArray:
-        """Apply the derivative elementwise; the right-hand one at breakpoints, 0 for steps.
-
-        Raises
-        ------
-        ValueError
-            If the activation is custom and was made without `derivative`.
-        """
-        if self.derivative_function is None:
-            raise ValueError(
-                f"`derivative` of the activation {self} is not known: pass derivative=... to activations.custom"
-            )
-        return self.derivative_function(np.asarray(x, dtype=np.float64))
-
-    def __str__(self) -> str:
-        if not self.parameters:
-            return self.name
-        inside = ", ".join(f"{key}={_show(value)}" for key, value in self.parameters)
-        return f"{self.name}({inside})"
-
-    @property
-    def is_step(self) -> bool:
-        """Whether the function is piecewise constant."""
-        return self.family == "step"
-
-    def parameter(self, key: str) -> Value:
-        """Return one parameter by name."""
-        return dict(self.parameters)[key]
-
-    @property
-    def thresholds(self) -> FloatArray:
-        """Thresholds s_1 < … < s_k of a step, in units of its argument, shape (k,)."""
-        return np.array(self._step_parameter("thresholds"))
-
-    @property
-    def levels(self) -> FloatArray:
-        """Levels l_0, …, l_k of a step, shape (k + 1,)."""
-        return np.array(self._step_parameter("levels"))
-
-    def _step_parameter(self, key: str) -> Value:
-        if not self.is_step:
-            raise AttributeError(f"only step activations have {key}; {self} is not piecewise constant")
-        if self.name == "step":
-            return self.parameter(key)
-        return _NAMED_STEPS[self.name][key]
-
-
-def _show(value: Value) -> str:
-    if isinstance(value, tuple):
-        return "(" + ", ".join(f"{entry:.6g}" for entry in value) + ("," if len(value) == 1 else "") + ")"
-    return f"{value:.6g}"
-
-
-# Function bodies: module-level, so that activations can be pickled.
-
-
-def _homogeneous(alpha: float, beta: float, x: FloatArray) -> FloatArray:
-    return np.where(x >= 0.0, alpha * x, -beta * x)
-
-
-def _homogeneous_slope(alpha: float, beta: float, x: FloatArray) -> FloatArray:
-    return np.where(x >= 0.0, alpha, -beta)
-
-
-def _erf_slope(x: FloatArray) -> FloatArray:
-    return 2.0 / math.sqrt(math.pi) * np.exp(-(x**2))
-
-
-def _polynomial(coefficients: tuple[float, ...], x: FloatArray) -> FloatArray:
-    return np.polynomial.polynomial.polyval(x, np.array(coefficients))
-
-
-def _polynomial_slope(coefficients: tuple[float, ...], x: FloatArray) -> FloatArray:
-    slope = np.polynomial.polynomial.polyder(np.array(coefficients))
-    return np.asarray(np.polynomial.polynomial.polyval(x, slope), dtype=np.float64)
-
-
-def _step(thresholds: tuple[float, ...], levels: tuple[float, ...], x: FloatArray) -> FloatArray:
-    return np.array(levels)[np.searchsorted(np.array(thresholds), x, side="right")]
-
-
-def _gelu(x: FloatArray) -> FloatArray:
-    return x * special.ndtr(x)
-
-
-def _gelu_slope(x: FloatArray) -> FloatArray:
-    return special.ndtr(x) + x * np.exp(-0.5 * x**2) / math.sqrt(2.0 * math.pi)
-
-
-def _negative_sin(x: FloatArray) -> FloatArray:
-    return -np.sin(x)
-
-
-def _tanh_slope(x: FloatArray) -> FloatArray:
-    return (1.0 - np.tanh(x)) * (1.0 + np.tanh(x))
-
-
-def _sigmoid_slope(x: FloatArray) -> FloatArray:
-    return special.expit(x) * special.expit(-x)
-
-
-def _softplus(x: FloatArray) -> FloatArray:
-    return np.logaddexp(0.0, x)
-
-
-def _silu(x: FloatArray) -> FloatArray:
-    return x * special.expit(x)
-
-
-def _silu_slope(x: FloatArray) -> FloatArray:
-    return special.expit(x) * (1.0 + x * special.expit(-x))
-
-
-def _elu(alpha: float, scale: float, x: FloatArray) -> FloatArray:
-    return scale * np.where(x >= 0.0, x, alpha * np.expm1(np.minimum(x, 0.0)))
-
-
-def _elu_slope(alpha: float, scale: float, x: FloatArray) -> FloatArray:
-    return scale * np.where(x >= 0.0, 1.0, alpha * np.exp(np.minimum(x, 0.0)))
-
-
-def _gaussian(x: FloatArray) -> FloatArray:
-    return np.exp(-0.5 * x**2)
-
-
-def _gaussian_slope(x: FloatArray) -> FloatArray:
-    return -x * np.exp(-0.5 * x**2)
-
-
-def _exponential(rate: float, x: FloatArray) -> FloatArray:
-    return np.exp(rate * x)
-
-
-def _exponential_slope(rate: float, x: FloatArray) -> FloatArray:
-    return rate * np.exp(rate * x)
-
-
-def _rectified_monomial(degree: int, x: FloatArray) -> FloatArray:
-    return np.where(x >= 0.0, x**degree, 0.0)
-
-
-def _rectified_monomial_slope(degree: int, x: FloatArray) -> FloatArray:
-    return np.where(x >= 0.0, degree * x ** (degree - 1), 0.0)
-
-
-def _homogeneous_activation(name: str, alpha: float, beta: float, **parameters: float) -> Activation:
-    return Activation(
-        name,
-        tuple(parameters.items()),
-        "homogeneous",
-        () if alpha == -beta else (0.0,),
-        function=partial(_homogeneous, alpha, beta),
-        derivative_function=partial(_homogeneous_slope, alpha, beta),
-    )
-
-
-def _smooth(name: str, function: Function, derivative: Function, *, kink: bool = False) -> Activation:
-    return Activation(name, (), "smooth", (0.0,) if kink else (), function=function, derivative_function=derivative)
-
-
-_NAMED_STEPS: dict[str, dict[str, tuple[float, ...]]] = {
-    "sign": {"thresholds": (0.0,), "levels": (-1.0, 1.0)},
-    "heaviside": {"thresholds": (0.0,), "levels": (0.0, 1.0)},
-}
-
-
-def _step_activation(
-    name: str,
-    thresholds: tuple[float, ...],
-    levels: tuple[float, ...],
-    parameters: tuple[tuple[str, Value], ...],
-) -> Activation:
-    return Activation(
-        name,
-        parameters,
-        "step",
-        thresholds,
-        function=partial(_step, thresholds, levels),
-        derivative_function=np.zeros_like,
-    )
-
-
-relu = _homogeneous_activation("relu", 1.0, 0.0)
-identity = _homogeneous_activation("identity", 1.0, -1.0)
-abs = _homogeneous_activation("abs", 1.0, 1.0)
-erf = Activation("erf", (), "erf", function=special.erf, derivative_function=_erf_slope)
-gelu = _smooth("gelu", _gelu, _gelu_slope)
-sin = _smooth("sin", np.sin, np.cos)
-cos = _smooth("cos", np.cos, _negative_sin)
-tanh = _smooth("tanh", np.tanh, _tanh_slope)
-sigmoid = _smooth("sigmoid", special.expit, _sigmoid_slope)
-softplus = _smooth("softplus", _softplus, special.expit)
-silu = _smooth("silu", _silu, _silu_slope)
-elu = _smooth("elu", partial(_elu, 1.0, 1.0), partial(_elu_slope, 1.0, 1.0), kink=True)
-_SELU = (1.6732632423543772, 1.0507009873554805)  # Klambauer et al. (2017), Self-Normalizing Neural Networks
-selu = _smooth("selu", partial(_elu, *_SELU), partial(_elu_slope, *_SELU), kink=True)
-gaussian = _smooth("gaussian", _gaussian, _gaussian_slope)
-sign = _step_activation("sign", **_NAMED_STEPS["sign"], parameters=())
-heaviside = _step_activation("heaviside", **_NAMED_STEPS["heaviside"], parameters=())
-
-
-def leaky_relu(negative_slope: float = 0.01) -> Activation:
-    """σ(t) = t for t ≥ 0, `negative_slope` · t below."""
-    slope = check_real(negative_slope, "negative_slope")
-    return _homogeneous_activation("leaky_relu", 1.0, -slope, negative_slope=slope)
-
-
-def polynomial(coefficients: ArrayLike) -> Activation:
-    """σ(t) = Σ_k coefficients[k] t^k, coefficients in ascending order, shape (degree + 1,)."""
-    array = check_array(coefficients, "coefficients", 1)
-    trimmed = np.trim_zeros(array, "b")
-    if trimmed.size == 0:
-        raise ValueError("`coefficients` must have a non-zero entry, got zeros only: the network would be constant")
-    if trimmed.size > 33:
-        raise ValueError(f"`coefficients` must have degree at most 32, got degree {trimmed.size - 1}")
-    values = tuple(float(value) for value in trimmed)
-    return Activation(
-        "polynomial",
-        (("coefficients", values),),
-        "polynomial",
-        function=partial(_polynomial, values),
-        derivative_function=partial(_polynomial_slope, values),
-    )
-
-
-def rectified_monomial(degree: int) -> Activation:
-    """σ(t) = max(t, 0)^degree, degree ≥ 1."""
-    degree = check_integer(degree, "degree", low=1, high=16)
-    if degree == 1:
-        return relu
-    return Activation(
-        "rectified_monomial",
-        (("degree", degree),),
-        "smooth",
-        (0.0,),
-        function=partial(_rectified_monomial, degree),
-        derivative_function=partial(_rectified_monomial_slope, degree),
-    )
-
-
-def exp(rate: float = 1.0) -> Activation:
-    """σ(t) = exp(rate · t)."""
-    rate = check_real(rate, "rate")
-    return Activation(
-        "exp",
-        (("rate", rate),),
-        "smooth",
-        function=partial(_exponential, rate),
-        derivative_function=partial(_exponential_slope, rate),
-    )
-
-
-def step(thresholds: ArrayLike, levels: ArrayLike) -> Activation:
-    """Return the piecewise-constant function with the given jumps.
-
-    Parameters
-    ----------
-    thresholds : array_like, shape (k,)
-        Strictly increasing, in units of the argument.
-    levels : array_like, shape (k + 1,)
-        ``levels[j]`` is the value on [thresholds[j-1], thresholds[j]): right-continuous, so that
-        ``sign(0) = 1`` here.
-
-    Raises
-    ------
-    ValueError
-        If the lengths do not fit, the thresholds are not increasing, or all levels are equal.
-    """
-    s = check_array(thresholds, "thresholds", 1)
-    levels_ = check_array(levels, "levels", 1)
-    if not (np.diff(s) > 0).all():
-        raise ValueError(f"`thresholds` must be strictly increasing, got {s.tolist()}")
-    if levels_.size != s.size + 1:
-        raise ValueError(
-            f"`levels` must have one entry more than `thresholds`, {s.size + 1}, got {levels_.size}: {levels_.tolist()}"
-        )
-    if (np.diff(levels_) == 0).any():
-        raise ValueError(f"`levels` next to each other must differ, got {levels_.tolist()}: drop the idle threshold")
-    s_tuple, l_tuple = tuple(map(float, s)), tuple(map(float, levels_))
-    return _step_activation("step", s_tuple, l_tuple, (("thresholds", s_tuple), ("levels", l_tuple)))
 
 
 def custom(
@@ -425,21 +187,32 @@ def _as_float(function: Function, x: FloatArray) -> FloatArray:
 _PLAIN: dict[str, Activation] = {
     activation.name: activation
     for activation in (
-        relu, identity, abs, erf, gelu, sin, cos, tanh, sigmoid, softplus, silu, elu, selu, gaussian, sign, heaviside
+        relu, identity, abs, erf, sigmoid_like, gelu, gelu_tanh, sin, cos, gaussian, sign, heaviside,
+        tanh, hard_tanh, sigmoid, softplus, softsign, silu, elu, selu, gabor,
     )
 }  # fmt: skip
 _WITH_PARAMETERS: dict[str, Callable[..., Activation]] = {
-    "leaky_relu": leaky_relu,
-    "polynomial": polynomial,
-    "rectified_monomial": rectified_monomial,
+    "ab_relu": ab_relu,
+    "cos": cos_with,
+    "elu": elu_with,
+    "erf": erf_with,
     "exp": exp,
+    "exp_normalized": exp_normalized,
+    "exp_square": exp_square,
+    "hermite": hermite,
+    "leaky_relu": leaky_relu,
+    "monomial": monomial,
+    "polynomial": polynomial,
+    "rbf": rbf,
+    "rectified_monomial": rectified_monomial,
+    "sin": sin_with,
     "step": step,
 }
 
 
 def names() -> tuple[str, ...]:
     """Return every name that :func:`get` knows, sorted."""
-    return tuple(sorted([*_PLAIN, *_WITH_PARAMETERS]))
+    return tuple(sorted({*_PLAIN, *_WITH_PARAMETERS}))
 
 
 def get(name: str, **parameters: Any) -> Activation:
@@ -449,15 +222,21 @@ def get(name: str, **parameters: Any) -> Activation:
     ------
     ValueError
         If the name is unknown or takes other parameters.
+
+    Examples
+    --------
+    >>> from rmtntk import activations
+    >>> print(activations.get("leaky_relu", negative_slope=0.1))
+    leaky_relu(negative_slope=0.1)
     """
     if not isinstance(name, str):
         raise TypeError(f"`name` must be a string, got {name!r}")
-    if name in _PLAIN:
+    if name not in _WITH_PARAMETERS:
+        if name not in _PLAIN:
+            raise ValueError(f"`name` must be one of {', '.join(names())}, got {name!r}")
         if parameters:
             raise ValueError(f"`{name}` takes no parameters, got {', '.join(parameters)}")
         return _PLAIN[name]
-    if name not in _WITH_PARAMETERS:
-        raise ValueError(f"`name` must be one of {', '.join(names())}, got {name!r}")
     try:
         return _WITH_PARAMETERS[name](**parameters)
     except TypeError as error:

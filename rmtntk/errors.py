@@ -5,6 +5,7 @@ __all__ = [
     "ConvergenceError",
     "InfeasibleError",
     "InfiniteDiagonalError",
+    "MemoryLimitError",
     "MissingExtraError",
     "ModelFileError",
 ]
@@ -32,6 +33,10 @@ class InfiniteDiagonalError(ValueError):
 
 class InfeasibleError(ValueError):
     """No ternary activations have the kernel coefficients that were asked for."""
+
+
+class MemoryLimitError(ValueError, MemoryError):
+    """A result would not fit into memory; nothing has been allocated."""
 
 
 class ModelFileError(ValueError):

@@ -9,18 +9,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from rmtntk._jit import gram as loops
-from rmtntk._threads import parallel_loops
+from rmtntk._memory import check_memory
 from rmtntk._typing import AnyArray, FloatArray
 from rmtntk._validation import check_array, check_dtype, check_pair, squared_norms
-from rmtntk.dual import LayerTable, RowTable, split_rows, tables
-from rmtntk.errors import AccuracyError, InfiniteDiagonalError
+from rmtntk.certificate import certify, check_accuracy
+from rmtntk.dual import Plan, plan
+from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.moments import has_jump
-from rmtntk.network import Network, input_rows, layer_scales, resolve_tau0
+from rmtntk.network import Network, layer_scales, tau0_of
+from rmtntk.tiles import fill
 
 __all__ = ["KernelDiagonals", "ck", "ck_ntk", "kernel_diagonals", "nngp", "ntk"]
 
 Diagonal = Literal["nan"] | float | FloatArray | None
+_CHUNK = 1 << 20  # entries looked at together when infinite ones are filled
 
 
 class _Pair(NamedTuple):
@@ -62,7 +64,8 @@ def ck(
     y : array_like, shape (m, p), optional
         Second set of samples; the default is `x` itself.
     dtype : {float64, float32}
-        Type of the result; arithmetic is float64 in either case.
+        Type of the result. The layers' arithmetic is float64 in either case. If the data are float32 as well, so is
+        the product X Yᵀ: entries are then off by up to about 1e-6 √(K_ii K_jj), the diagonal by rounding only.
     return_error : bool
         Also return a bound of the truncation error of any entry (0 where all duals are closed forms).
 
@@ -77,26 +80,29 @@ def ck(
         If the data is not a finite matrix, or x and y differ in features.
     AccuracyError
         If an activation without a closed form misses its tolerance on this data.
+    MemoryLimitError
+        If the result would not fit into memory.
 
     Notes
     -----
-    Costs O(n m p) for the product plus O(n m L). Entries of closed forms are accurate to a few eps times
-    sqrt(K_ii K_jj), also at ρ → ±1.
+    Costs O(n m p) for the product plus O(n m L); the memory beyond the result is O(n (p + L)) and some 12 MiB, as
+    K_0 is formed in tiles. Entries of closed forms are accurate to a few eps times sqrt(K_ii K_jj), also at
+    ρ → ±1. The result does not depend on the number of threads (:func:`rmtntk.set_num_threads`), to the last bit.
 
     References
     ----------
     NTK-LC (Gu et al., NeurIPS 2022), eq. (4); Cho and Saul (2009) for ReLU; Williams (1997) for erf.
     """
-    pair = _compute(net, x, y, want_ck=True, want_ntk=False)
-    return _finish(pair.ck, dtype, pair.error_ck, return_error)
+    pair = _compute(net, x, y, dtype, want_ck=True, want_ntk=False)
+    return (pair.ck, pair.error_ck) if return_error else pair.ck
 
 
 def nngp(net: Network, x: ArrayLike, y: ArrayLike | None = None, *, dtype: DTypeLike = np.float64) -> AnyArray:
     """Covariance w² K_L + b² of the outputs of a network with random readout; see :func:`ck`."""
-    kernel = _compute(net, x, y, want_ck=True, want_ntk=False).ck
+    kernel = _compute(net, x, y, dtype, want_ck=True, want_ntk=False).ck
     kernel *= net.weight_std**2
     kernel += net.bias_std**2
-    return kernel.astype(check_dtype(dtype), copy=False)
+    return kernel
 
 
 def ntk(
@@ -134,8 +140,8 @@ def ntk(
     ----------
     Jacot, Gabriel and Hongler (2018); NTK-LC (Gu et al., NeurIPS 2022), eq. (5).
     """
-    pair = _compute(net, x, y, want_ck=False, want_ntk=True, diagonal=diagonal)
-    return _finish(pair.ntk, dtype, pair.error_ntk, return_error)
+    pair = _compute(net, x, y, dtype, want_ck=False, want_ntk=True, diagonal=diagonal)
+    return (pair.ntk, pair.error_ntk) if return_error else pair.ntk
 
 
 def ck_ntk(
@@ -147,74 +153,81 @@ def ck_ntk(
     diagonal: Diagonal = None,
 ) -> tuple[AnyArray, AnyArray]:
     """Both kernels in one pass; see :func:`ck` and :func:`ntk`."""
-    kind = check_dtype(dtype)
-    pair = _compute(net, x, y, want_ck=True, want_ntk=True, diagonal=diagonal)
-    return pair.ck.astype(kind, copy=False), pair.ntk.astype(kind, copy=False)
+    pair = _compute(net, x, y, dtype, want_ck=True, want_ntk=True, diagonal=diagonal)
+    return pair.ck, pair.ntk
 
 
 def kernel_diagonals(net: Network, x: ArrayLike) -> KernelDiagonals:
     """Diagonals of CK and NTK in closed form, O(n (p + L)), without forming a matrix."""
     _check_network(net)
-    rows = input_rows(net, check_pair(x, None)[0])
-    scales = layer_scales(net, resolve_tau0(net, rows))
-    _, table = tables(net, scales, squared_norms(rows, "x"))
+    rows = check_pair(x, None)[0]
+    squared = net.input_factor(rows.shape[1]) * squared_norms(rows, "x")
+    table = plan(net, layer_scales(net, tau0_of(net, squared)), np.sqrt(squared))
     return KernelDiagonals(table.ck_diagonal, table.ntk_diagonal)
-
-
-def _finish(kernel: AnyArray, dtype: DTypeLike, error: float, return_error: bool) -> AnyArray | tuple[AnyArray, float]:
-    kernel = kernel.astype(check_dtype(dtype), copy=False)
-    return (kernel, error) if return_error else kernel
 
 
 def _compute(
     net: Network,
     x: ArrayLike,
     y: ArrayLike | None,
+    dtype: DTypeLike,
     *,
     want_ck: bool,
     want_ntk: bool,
     diagonal: Diagonal = None,
 ) -> _Pair:
     _check_network(net)
-    x_data, y_data = check_pair(x, y)
+    kind = check_dtype(dtype)
+    x_data, y_data = check_pair(x, y, keep_float32=kind == np.float32)
+    columns = x_data if y_data is None else y_data
+    shape = (len(x_data), len(columns))
     jumps = want_ntk and any(has_jump(act) for act in net.activations)
-    fill = _check_diagonal(diagonal, len(x_data), symmetric=y_data is None)
+    fill_value = _check_diagonal(diagonal, len(x_data), symmetric=y_data is None)
     if jumps and diagonal is None and y_data is None:
         raise InfiniteDiagonalError(
             "the NTK of a network with jumps (steps, sign, heaviside) is infinite on the diagonal: pass "
             "diagonal='nan', a number or an array of shape (n,), or use ck"
         )
-    rows_x = _writable(input_rows(net, x_data))
-    scales = layer_scales(net, resolve_tau0(net, rows_x))
-    rows_y = rows_x if y_data is None else _writable(input_rows(net, y_data))
-    squared_x = squared_norms(rows_x, "x")
-    squared_y = squared_x if y_data is None else squared_norms(rows_y, "y")
-    gram = rows_x @ rows_y.T
-    ntk_out = np.empty_like(gram) if want_ck and want_ntk else gram
-    errors = np.zeros((len(gram), 2))
+    count = int(want_ck) + int(want_ntk)
+    check_memory(count * shape[0] * shape[1] * kind.itemsize, f"{count} kernel(s) of shape {shape}")
+    factor = net.input_factor(x_data.shape[1])
+    squared = factor * squared_norms(x_data, "x")
+    scales = layer_scales(net, tau0_of(net, squared))
+    if y_data is not None:
+        squared = np.concatenate([squared, factor * squared_norms(y_data, "y")])
+    both = plan(net, scales, np.sqrt(squared), factor)
+    certificate = certify(net, both, want_ntk=want_ntk)
+    ck_out = np.empty(shape, dtype=kind) if want_ck else None
+    ntk_out = np.empty(shape, dtype=kind) if want_ntk else None
+    rows = _writable(x_data)
     if y_data is None:
-        layers, table_x = tables(net, scales, squared_x)
-        table_y = table_x
-        with parallel_loops():
-            loops.symmetric_kernels(gram, ntk_out, want_ck, want_ntk, errors, rows_x, layers, table_x, loops.RULES)
+        first = second = both
     else:
-        squared = np.concatenate([squared_x, squared_y])
-        layers, both = tables(net, scales, squared)
-        table_x, table_y = split_rows(both, len(rows_x))
-        with parallel_loops():
-            loops.cross_kernels(
-                gram, ntk_out, want_ck, want_ntk, errors, rows_x, rows_y, layers, table_x, table_y, loops.RULES
-            )
-    if jumps:
-        _fill_infinite(ntk_out, fill, symmetric=y_data is None)
-    bound_ck, bound_ntk = (float(value) for value in errors.max(axis=0))
-    _check_accuracy(net, layers, table_x, table_y, bound_ck, bound_ntk if want_ntk else 0.0)
-    return _Pair(gram, ntk_out, bound_ck, bound_ntk)
+        first, second = both[: len(x_data)], both[len(x_data) :]
+    with np.errstate(over="ignore"):  # float32 results are checked below
+        tracked = fill(
+            rows, None if y_data is None else _writable(y_data), first, second, ck_out, ntk_out, track=certificate.track
+        )
+    if jumps and ntk_out is not None:
+        _fill_infinite(ntk_out, fill_value, symmetric=y_data is None)
+    elif kind == np.float32:
+        _check_range(first, second, want_ck=want_ck, want_ntk=want_ntk)
+    bounds = tracked if certificate.track else certificate.bounds
+    check_accuracy(net, both, bounds, want_ck=want_ck, want_ntk=want_ntk)
+    return _Pair(ck_out, ntk_out, float(bounds[0]), float(bounds[1]))  # type: ignore[arg-type]
 
 
-def _writable(rows: FloatArray) -> FloatArray:
+def _writable(rows: AnyArray) -> AnyArray:
     """Copy read-only rows, O(n p): Numba would compile every loop a second time for them."""
     return rows if rows.flags.writeable else rows.copy()
+
+
+def _check_range(first: Plan, second: Plan, *, want_ck: bool, want_ntk: bool) -> None:
+    """Raise if float32 cannot hold the kernels: no entry exceeds the root of the product of two diagonals."""
+    for wanted, name in ((want_ck, "ck_diagonal"), (want_ntk, "ntk_diagonal")):
+        top = float(np.sqrt(getattr(first, name).max()) * np.sqrt(getattr(second, name).max()))
+        if wanted and top > np.finfo(np.float32).max:
+            raise ValueError(f"`dtype` float32 cannot hold entries up to {top:.3g}: take float64 or rescale the data")
 
 
 def _check_diagonal(diagonal: Any, n: int, *, symmetric: bool) -> FloatArray | float | None:
@@ -238,37 +251,27 @@ def _check_diagonal(diagonal: Any, n: int, *, symmetric: bool) -> FloatArray | f
 
 def _fill_infinite(kernel: AnyArray, fill: FloatArray | float | None, *, symmetric: bool) -> None:
     """Put the wanted values where the NTK of a jump is infinite, or say where that is."""
-    bad = ~np.isfinite(kernel)
     if symmetric and isinstance(fill, np.ndarray):
         np.fill_diagonal(kernel, fill)
-        np.fill_diagonal(bad, False)
-    if not bad.any():
-        return
-    if fill is None or isinstance(fill, np.ndarray):
-        i, j = (int(k) for k in np.argwhere(bad)[0])
+    step = max(1, _CHUNK // kernel.shape[1])
+    count, where = 0, (0, 0)
+    for start in range(0, len(kernel), step):
+        part = kernel[start : start + step]
+        bad = ~np.isfinite(part)
+        if symmetric and isinstance(fill, np.ndarray):
+            index = np.arange(len(part))
+            bad[index, start + index] = False
+        if not bad.any():
+            continue
+        if isinstance(fill, float):
+            part[bad] = fill
+            continue
+        if count == 0:
+            i, j = (int(k) for k in np.argwhere(bad)[0])
+            where = (start + i, j)
+        count += int(bad.sum())
+    if count:
         raise InfiniteDiagonalError(
-            f"the NTK of a network with jumps is infinite where inputs coincide or are opposite, as rows {i} and {j} "
-            f"are ({int(bad.sum())} entries): pass diagonal='nan' or a number, or remove such rows"
+            f"the NTK of a network with jumps is infinite where inputs coincide or are opposite, as rows {where[0]} "
+            f"and {where[1]} are ({count} entries): pass diagonal='nan' or a number, or remove such rows"
         )
-    kernel[bad] = fill
-
-
-def _check_accuracy(
-    net: Network, layers: LayerTable, x: RowTable, y: RowTable, bound_ck: float, bound_ntk: float
-) -> None:
-    smooth = [act for act in net.activations if act.family == "smooth"]
-    if not smooth:
-        return
-    tolerance = max(act.tolerance for act in smooth)
-    unit_ck = float(np.sqrt(x.ck_diagonal.max() * y.ck_diagonal.max()))
-    ntk_values = np.concatenate([x.ntk_diagonal, y.ntk_diagonal])
-    finite = ntk_values[np.isfinite(ntk_values)]
-    unit_ntk = max(float(finite.max()) if finite.size else 0.0, unit_ck)
-    for kind, bound, unit in (("conjugate kernel", bound_ck, unit_ck), ("NTK", bound_ntk, unit_ntk)):
-        if bound > tolerance * unit:
-            raise AccuracyError(
-                f"the {kind} of {net} is known here only to {bound / unit:.2e} of its diagonal, but its activations "
-                f"ask for {tolerance:.1e}: rows are too nearly parallel for a series of "
-                f"{np.diff(layers.first_term).max()} terms. Take custom(..., tolerance=...) or a closed form",
-                bound,
-            )

@@ -9,9 +9,10 @@ import numpy as np
 from rmtntk._typing import FloatArray
 from rmtntk._validation import check_choice, check_real, squared_norms
 from rmtntk.activations import Activation, get
+from rmtntk.layers import Dense, resolve_layers
 from rmtntk.moments import MomentArrays, moment_arrays
 
-__all__ = ["LayerScales", "Network", "input_rows", "layer_scales", "resolve_tau0"]
+__all__ = ["LayerScales", "Network", "input_rows", "layer_scales", "resolve_tau0", "tau0_of"]
 
 InputScaling = Literal["unit", "fan_in"]
 
@@ -88,10 +89,49 @@ class Network:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def from_layers(cls, layers: Sequence[Dense | Activation | str]) -> "Network":
+        """Build a network from layers as neural-tangents has them: no centring, inputs over √p.
+
+        The kernels of the result are those of ``stax.serial`` with the same layers: ``rn.nngp`` is its
+        ``get="nngp"`` and ``rn.ntk`` its ``get="ntk"``, the last Dense included.
+
+        Parameters
+        ----------
+        layers : sequence of Dense, Activation or str
+            Dense, activation, Dense, …, Dense. Two Dense in a row have the identity between them. All have the
+            b_std of the first; where a W_std differs, its ratio to the first goes into the activation before that
+            Dense, and its square into `rn.ck`.
+
+        Returns
+        -------
+        Network
+            One layer less than there are Dense, which includes the readout.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the list is anything else; the message names the layer.
+
+        Examples
+        --------
+        >>> import rmtntk as rn
+        >>> from rmtntk.layers import Dense
+        >>> net = rn.Network.from_layers([Dense(99, 1.5, 0.1), "erf", Dense(99, 1.5, 0.1), "relu", Dense(1, 1.2, 0.1)])
+        >>> print(net, net.weight_std, net.bias_std)
+        erf → ab_relu(a=0, b=0.8) 1.5 0.1
+        """
+        activations, weight_std, bias_std = resolve_layers(layers)
+        return cls(activations, weight_std=weight_std, bias_std=bias_std, centered=False, input_scaling="fan_in")
+
     @property
     def depth(self) -> int:
         """Number of layers L."""
         return len(self.activations)
+
+    def input_factor(self, n_features: int) -> float:
+        """K_0 = factor · X Xᵀ: 1 under "unit", 1/p under "fan_in"."""
+        return 1.0 if self.input_scaling == "unit" else 1.0 / n_features
 
     def with_tau0(self, tau0: float) -> "Network":
         """Return the same network with its input scale set."""
@@ -153,9 +193,14 @@ def input_rows(net: Network, x: FloatArray) -> FloatArray:
 
 def resolve_tau0(net: Network, rows: FloatArray) -> float:
     """Return the network's τ_0, or the one of these rows (already scaled as in :func:`input_rows`)."""
+    return net.tau0 if net.tau0 is not None else tau0_of(net, squared_norms(rows, "x"))
+
+
+def tau0_of(net: Network, squared: FloatArray) -> float:
+    """Return the network's τ_0, or the one of rows with these squared norms in K_0, (n,)."""
     if net.tau0 is not None:
         return net.tau0
-    tau0 = float(np.sqrt(squared_norms(rows, "x").mean()))
+    tau0 = float(np.sqrt(squared.mean()))
     if tau0 == 0.0 or not np.isfinite(tau0):
         raise ValueError(
             f"`x` must have rows of positive finite norm to set tau0, got tau0 = {tau0}: pass Network(tau0=...)"

@@ -8,6 +8,7 @@ that disagree.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,7 +27,9 @@ __all__ = [
 
 NODES_PER_PANEL = 20
 RANGE = 38.0  # the normal density underflows beyond: φ(38.6) is the smallest positive float64
+_FAR = 7.9
 _MAX_ROUNDS = 48
+_CHUNK = 1024
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(NODES_PER_PANEL)
 NODE_SPAN = float(_NODES[-1] - _NODES[0])  # distance of a panel's outer nodes, in half-widths
 
@@ -53,17 +56,37 @@ def gauss_panels(left: FloatArray, right: FloatArray) -> tuple[FloatArray, Float
     return centre + half * _NODES, half * _WEIGHTS
 
 
+@lru_cache(maxsize=16)
+def _grid(reach: float, width: float) -> FloatArray:
+    near = min(reach, 10.0)
+    edge, far = near, []
+    while edge < reach:
+        edge = min(reach, 1.42 * edge)
+        far.append(edge)
+    if reach > 10.0:
+        far.append(reach - 1.0)  # the last panels show whether the integrand ends before the range does
+    grid = np.linspace(-near, near, 2 * math.ceil(near / width) + 1)
+    return np.unique(np.concatenate([grid, far, np.negative(far)]))
+
+
 def panel_edges(breaks: FloatArray, *, reach: float = RANGE, width: float = 2.0) -> tuple[FloatArray, FloatArray]:
-    """Return panels that cover [-reach, reach], none wider than `width`, with `breaks` among the edges."""
-    count = int(np.ceil(reach / width))
-    grid = np.linspace(-reach, reach, 2 * count + 1)
-    inside = breaks[np.abs(breaks) < reach]
-    edges = np.unique(np.concatenate([grid, inside]))
+    """Return panels that cover [-reach, reach] with 0 and `breaks` among the edges.
+
+    None is wider than `width` up to 10 standard deviations; beyond, where φ < 1e-22, they grow by the factor 1.42.
+    """
+    edges = _grid(reach, width)
+    if breaks.size:
+        edges = np.unique(np.concatenate([edges, breaks[np.abs(breaks) < reach]]))
     return edges[:-1], edges[1:]
 
 
 def integrate(
-    integrand: Integrand, breaks: list[FloatArray], *, tolerance: float, reach: float = RANGE
+    integrand: Integrand,
+    breaks: list[FloatArray],
+    *,
+    tolerance: float,
+    reach: float = RANGE,
+    floor: FloatArray | float = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
     r"""Integrate vector-valued functions of ξ, one problem per entry of `breaks`.
 
@@ -78,6 +101,8 @@ def integrate(
         Wanted error of each integral, relative to the integral of the integrand's absolute value.
     reach : float
         Integrals run over [-reach, reach].
+    floor : float or ndarray, shape (problems, m)
+        Added to the integral of the absolute value: what the integrand's own rounding is relative to.
 
     Returns
     -------
@@ -98,10 +123,24 @@ def integrate(
 
     coarse, magnitude = _rule(integrand, left, right, problem)
     width = coarse.shape[1]
-    total = np.zeros((n_problems, width))
     error = np.zeros((n_problems, width))
-    size = np.zeros((n_problems, width))
-    np.add.at(size, problem, magnitude)
+    size = np.zeros((n_problems, width)) + floor
+    _add(size, problem, magnitude)
+    # What is left on the last panels is about what lies beyond them.
+    outer = (left <= -reach) | (right >= reach)
+    if (magnitude[outer] > 1e-9 * size[problem[outer]]).any():
+        raise AccuracyError(
+            "the Gaussian integrals of the activation diverge, or have their mass beyond the range of float64's normal "
+            "density, at this scale",
+            math.inf,
+        )
+    _add(error, problem[outer], magnitude[outer])
+    # Far panels on which next to nothing lies are not looked at again.
+    idle = (np.minimum(np.abs(left), np.abs(right)) >= _FAR) & (magnitude <= 1e-18 * size[problem]).all(axis=1)
+    total = np.zeros((n_problems, width))
+    _add(total, problem[idle], coarse[idle])
+    _add(error, problem[idle], magnitude[idle])
+    left, right, problem, coarse, magnitude = (a[~idle] for a in (left, right, problem, coarse, magnitude))
     for _ in range(_MAX_ROUNDS):
         middle = 0.5 * (left + right)
         halves_left = np.concatenate([left, middle])
@@ -116,8 +155,8 @@ def integrate(
         share = ((right - left) / (2.0 * reach))[:, None]
         allowed = np.maximum(tolerance * share, 4e-16) * size[problem]
         done = (change <= allowed).all(axis=1)
-        np.add.at(total, problem[done], both[done])
-        np.add.at(error, problem[done], change[done])
+        _add(total, problem[done], both[done])
+        _add(error, problem[done], change[done])
         if done.all():
             return total, 10.0 * error + 64.0 * np.finfo(float).eps * size
         todo = np.concatenate([~done, ~done])
@@ -135,21 +174,27 @@ def integrate(
     )
 
 
+def _add(total: FloatArray, problem: IntArray, parts: FloatArray) -> None:
+    """Add the parts of every problem to its line."""
+    for k in range(total.shape[1]):
+        total[:, k] += np.bincount(problem, parts[:, k], len(total))
+
+
 def _rule(
     integrand: Integrand, left: FloatArray, right: FloatArray, problem: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Integrals over each panel, of the integrand and of its absolute value, shape (panels, m)."""
-    chunk = 20_000
     values, sizes = [], []
-    for start in range(0, len(left), chunk):
-        part = slice(start, start + chunk)
+    for start in range(0, len(left), _CHUNK):
+        part = slice(start, start + _CHUNK)
         nodes, weights = gauss_panels(left[part], right[part])
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             sample = integrand(nodes, problem[part])
-        if not np.isfinite(sample).all():
-            raise AccuracyError(
-                "the Gaussian integrals of the activation diverge or overflow float64 at this scale", math.inf
-            )
-        values.append(np.einsum("pk,pkm->pm", weights, sample))
-        sizes.append(np.einsum("pk,pkm->pm", weights, np.abs(sample)))
+            value = np.einsum("pk,pkm->pm", weights, sample)
+            if not np.isfinite(value).all():
+                raise AccuracyError(
+                    "the Gaussian integrals of the activation diverge or overflow float64 at this scale", math.inf
+                )
+            values.append(value)
+            sizes.append(np.einsum("pk,pkm->pm", weights, np.abs(sample)))
     return np.concatenate(values), np.concatenate(sizes)

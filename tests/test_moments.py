@@ -7,17 +7,43 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mpmath import mp
 from numpy.testing import assert_allclose
 
 import rmtntk as rn
 from rmtntk import activations, quadrature
-from rmtntk.hermite import hermite_series
-from rmtntk.moments import moment_arrays
+from rmtntk._moments_closed import CLOSED_FORMS
+from rmtntk.hermite import hermite_coefficients
+from rmtntk.moments import moment_arrays, polynomial_series, sine_cosine
 
 EPS = float(np.finfo(np.float64).eps)
 TABLE = json.loads((Path(__file__).parent / "data" / "moments.json").read_text(encoding="utf-8"))
 SIGNED = {"mean", "d1", "d2", "d3", "half_d2_squared"}  # sums of terms of either sign
-SMOOTH = ("gelu", "tanh", "sigmoid", "softplus", "silu", "elu", "selu", "sin", "cos", "gaussian")
+SMOOTH = tuple(name for name in activations.names() if getattr(getattr(activations, name), "family", "") == "smooth")
+# One or more of every family with closed forms and a function
+CLOSED_FUNCTIONS = (
+    activations.relu,
+    activations.ab_relu(-0.3, 1.7),
+    activations.erf,
+    activations.erf_with(1.5, 0.7, -0.4),
+    activations.sigmoid_like,
+    activations.gelu,
+    activations.sin,
+    activations.cos,
+    activations.sin_with(1.5, 0.7, -0.4),
+    activations.cos_with(-2.0, 1.3, 0.5),
+    activations.rbf(2.0),
+    activations.exp(0.3),
+    activations.exp(-1.1, -0.6),
+    activations.gaussian,
+    activations.exp_square(-1.0),
+    activations.exp_square(0.03, 2.0),
+    activations.rectified_monomial(2),
+    activations.rectified_monomial(5),
+    activations.polynomial((1.0, 2.0, -1.0, 0.5)),
+    activations.monomial(4),
+    activations.hermite(6),
+)
 
 
 def label(row):
@@ -42,8 +68,9 @@ INTEGRATED = [row for row in TABLE["rows"] if activation(row).family == "smooth"
 def test_table_says_where_it_comes_from():
     assert TABLE["script"] == "validation/reference_moments.py"
     assert TABLE["dps"] >= 50
-    assert len(CLOSED) > 90
-    assert len(INTEGRATED) > 70
+    assert len(CLOSED) > 190
+    assert len(INTEGRATED) > 60
+    assert {activation(row).family for row in CLOSED} == {*CLOSED_FORMS, "step"}
 
 
 @pytest.mark.parametrize("row", CLOSED, ids=label)
@@ -61,12 +88,19 @@ def test_closed_forms_agree_with_mpmath(row):
     assert got.error <= 1e-12
 
 
+@pytest.mark.parametrize("row", [row for row in CLOSED if not activation(row).is_step], ids=label)
+def test_closed_forms_keep_their_own_bound(row):
+    got = rn.moments(activation(row), row["tau"])
+    unit = units(float(row["second"]), row["tau"]) | {"d1_squared": float(row["d1_squared"])}
+    for field in oracles.FIELDS:
+        # atol: the bound the package reports, in its documented units
+        assert_allclose(getattr(got, field), float(row[field]), rtol=0.0, atol=got.error * unit[field], err_msg=field)
+
+
 @pytest.mark.parametrize("row", INTEGRATED, ids=label)
 def test_quadrature_keeps_its_own_bound(row):
     got = rn.moments(activation(row), row["tau"])
-    # The mass of exp(rate t)² sits at ξ = 2 rate τ: ξ² − 1 and ξ³ magnify the rounding of the integrals.
-    shift = 2.0 * row["parameters"]["rate"] * row["tau"] if row["name"] == "exp" else 0.0
-    assert got.error <= max(1e-12, 64.0 * EPS * 10.0 * shift**2)
+    assert got.error <= 1e-12
     unit = units(float(row["second"]), row["tau"]) | {"d1_squared": float(row["d1_squared"])}
     for field in oracles.FIELDS:
         # atol: the bound the package reports, in its documented units
@@ -100,7 +134,7 @@ def test_rectified_monomial_of_degree_one_is_relu():
     assert activations.rectified_monomial(1) is activations.relu
 
 
-@pytest.mark.parametrize("name", ["relu", "erf", "tanh", "gelu", "sign"])
+@pytest.mark.parametrize("name", ["relu", "erf", "tanh", "gelu", "sign", "gaussian", "cos", "softplus", "hard_tanh"])
 def test_arrays_of_scales_hold_the_scalars(name):
     act = activations.get(name)
     taus = np.array([0.3, 1.0, 1.0, 2.5, 0.3])
@@ -112,14 +146,181 @@ def test_arrays_of_scales_hold_the_scalars(name):
             assert_allclose(getattr(table, field)[k], getattr(one, field), rtol=1e-14, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", ["relu", "abs", "erf", "sign", "heaviside", "tanh", "softplus", "gelu", "cos"])
-def test_at_scale_zero_the_input_does_not_vary(name):
-    act = activations.get(name)
+@pytest.mark.parametrize(
+    "act", [*CLOSED_FUNCTIONS, *(activations.get(name) for name in (*SMOOTH, "abs", "sign", "heaviside"))], ids=str
+)
+def test_at_scale_zero_the_input_does_not_vary(act):
     table = moment_arrays(act, np.array([0.0]))
     at_zero = float(act(np.zeros(1))[0])
-    assert table.mean[0] == at_zero
-    assert table.second[0] == at_zero**2
+    assert_allclose(table.mean, at_zero, rtol=4 * EPS)  # A sin φ, and its square as a sum of two
+    assert_allclose(table.second, at_zero**2, rtol=8 * EPS)
     assert table.variance[0] == 0.0
+    if not act.is_step and act.family != "homogeneous":  # a kink at 0 itself has two slopes
+        slope = 1.0 if act.name in ("elu", "selu") else float(act.derivative(np.zeros(1))[0])
+        slope *= 1.0507009873554805 if act.name == "selu" else 1.0
+        assert_allclose(table.d1_squared, slope**2, rtol=8 * EPS)
+
+
+# Closed forms against other routes
+
+
+@pytest.mark.parametrize("tau", [0.03, 0.5, 1.0, 2.0, 30.0])
+@pytest.mark.parametrize("act", CLOSED_FUNCTIONS, ids=str)
+def test_closed_forms_agree_with_the_quadrature(act, tau):
+    if act.family == "exponential" and act.constants[1] ** 2 * tau**2 > 20.0:
+        return  # the mass of exp(r t)² about ξ = 2 r τ leaves the range of the rule
+    if act.family == "gaussian" and act.constants[1] * tau**2 > 0.2:
+        return  # diverges: see test_exp_square_ends_at_a_quarter
+    numeric = activations.custom(act.function, breakpoints=act.breakpoints, derivative=act.derivative_function)
+    got, want = rn.moments(act, tau), rn.moments(numeric, tau)
+    unit = units(want.second, tau) | {"d1_squared": want.d1_squared}
+    for field in oracles.FIELDS:
+        bound = (got.error + want.error) * unit[field]  # the two reported bounds
+        assert_allclose(getattr(got, field), getattr(want, field), rtol=0.0, atol=bound, err_msg=field)
+
+
+@pytest.mark.parametrize("act", [*CLOSED_FUNCTIONS, activations.tanh, activations.softsign], ids=str)
+def test_moments_grow_as_integration_by_parts_says(act):
+    # dE[f(√q ξ)]/dq = ½E[f''] for f = σ, (σ − m)²; the mean third derivative is 2 dE[σ']/dq
+    tau, step = 0.9, 1e-4
+
+    def at(q):
+        m = rn.moments(act, math.sqrt(q))
+        return np.array([m.mean, m.variance + (m.mean - here.mean) ** 2, m.d1])
+
+    here = rn.moments(act, tau)
+    slope = (at(tau**2 + step) - at(tau**2 - step)) / (2.0 * step)
+    want = np.array([0.5 * here.d2, here.half_d2_squared, 0.5 * here.d3])
+    # O(step²) = 1e-8 times third derivatives in q, below 1e3 of the size here (powers up to q⁶)
+    assert_allclose(slope, want, rtol=1e-6, atol=1e-7 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("tau", [1e-150, 1e-80, 1e-6])
+@pytest.mark.parametrize("act", CLOSED_FUNCTIONS, ids=str)
+def test_small_scales_keep_the_digits_of_the_variance(act, tau):
+    m = rn.moments(act, tau) if tau > 1e-70 else moment_arrays(act, np.array([tau]))
+    slope = act.derivative(0.0)
+    if act.family in ("homogeneous", "rectified") or act.name in ("monomial", "hermite"):
+        return  # no expansion at the kink; powers: exact, and in the table
+    bend = (act.derivative(1e-4) - act.derivative(-1e-4)) / 2e-4
+    # σ(τξ) = σ(0) + σ'(0) τξ + ½σ''(0) τ²(ξ² − 1) + …: O(τ²) more, and the difference quotient is good to 1e-7
+    want = (slope * tau) ** 2 + 0.5 * (bend * tau * tau) ** 2
+    rtol = 1e-10 if slope != 0.0 else 1e-6
+    assert_allclose(m.variance, want, rtol=rtol, atol=1e-300)
+
+
+@pytest.mark.parametrize("tau", [1e-150, 1e-60, 1.0, 1e60, 1e150])
+@pytest.mark.parametrize("act", [*CLOSED_FUNCTIONS, activations.exp_normalized(2.0), activations.sign], ids=str)
+def test_closed_forms_hold_wherever_they_fit_float64(act, tau):
+    # no warning either: pytest turns them into errors
+    # E[σ²] grows like τ^2k, or like an exponential
+    power = {"polynomial": len(act.constants) - 1, "rectified": sum(act.constants), "exponential": math.inf}
+    grows = math.inf if act == activations.exp_square(0.03, 2.0) else power.get(act.family, 0)
+    if tau > 1.0 and 2.0 * grows * math.log10(tau) > 308.0:
+        with pytest.raises(rn.AccuracyError, match=r"overflow|finite E\[σ²\]"):
+            moment_arrays(act, np.array([tau]))
+        return
+    fields = moment_arrays(act, np.array([1.0, tau]))
+    for name in ("mean", "variance", "second", "error"):
+        assert np.isfinite(getattr(fields, name)).all()
+    assert (fields.variance >= 0.0).all()
+    assert (fields.d1_squared >= 0.0).all()
+
+
+def test_large_scales_are_known_limits():
+    tau = 1e9
+    relu, gelu, erf = (rn.moments(activations.get(name), tau) for name in ("relu", "gelu", "erf"))
+    for field in oracles.FIELDS:  # GELU is ReLU from afar, to O(1/τ)
+        assert_allclose(getattr(gelu, field), getattr(relu, field), rtol=1e-8)
+    assert erf.variance == pytest.approx(1.0, rel=1e-8)
+    assert rn.moments(activations.rbf(0.5), tau).variance == pytest.approx(1.0, rel=4 * EPS)  # √2² is rounded
+    assert rn.moments(activations.gaussian, tau).second == pytest.approx(1.0 / (math.sqrt(2.0) * tau), rel=1e-8)
+
+
+@pytest.mark.parametrize("tau", [1e-3, 0.7, 1.0, 5.0])
+def test_relations_between_names(tau):
+    def same(act, other, at=tau, factor=1.0, rtol=8 * EPS):
+        m, w = rn.moments(act, tau), rn.moments(other, at)
+        powers = {"mean": 0, "variance": 0, "second": 0, "d1": 1, "d2": 2, "d3": 3}
+        powers |= {"d1_squared": 2, "half_d2_squared": 2}
+        unit = units(m.second, tau)
+        for field, power in powers.items():
+            atol = rtol * unit[field] if field in SIGNED else 0.0
+            assert_allclose(getattr(m, field), getattr(w, field) * factor**power, rtol=rtol, atol=atol, err_msg=field)
+
+    same(activations.ab_relu(0.1, 1.0), activations.leaky_relu(0.1))
+    same(activations.ab_relu(-1.0, 1.0), activations.abs)
+    same(activations.exp_square(-0.5), activations.gaussian)
+    same(activations.erf_with(1.0, 2.0), activations.erf, 2.0 * tau, 2.0)
+    same(activations.sin_with(1.0, 2.0), activations.sin, 2.0 * tau, 2.0)
+    same(activations.cos_with(1.0, 0.5), activations.cos, 0.5 * tau, 0.5)
+    same(activations.exp_square(-2.0), activations.gaussian, 2.0 * tau, 2.0)
+    same(activations.exp_square(0.08 / 25.0), activations.exp_square(0.02 / 25.0), 2.0 * tau, 2.0)
+    same(activations.exp(0.5), activations.exp(0.25), 2.0 * tau, 2.0)
+    same(activations.monomial(1), activations.identity)
+    same(activations.monomial(3), activations.polynomial([0.0, 0.0, 0.0, 1.0]))
+    same(activations.sin_with(1.0, 1.0, 0.5 * math.pi), activations.cos)
+    # 1 of the variance 1/2(1 − e^{−q})² of the cosine; the phase keeps ½ of either
+    rbf = rn.moments(activations.rbf(0.3), tau)
+    assert rbf.second == pytest.approx(1.0, rel=8 * EPS)
+    assert rbf.d1_squared == pytest.approx(0.6, rel=8 * EPS)
+    # powers cancel in he_11 up to Σ|c_j| E|τξ|^j: the bound that `polynomial` reports
+    coefficients = activations.hermite(11).constants
+    same(
+        activations.hermite(11),
+        activations.polynomial(coefficients),
+        rtol=rn.moments(activations.polynomial(coefficients), tau).error,
+    )
+
+
+def test_phases_that_mean_multiples_of_a_right_angle():
+    right = 0.5 * math.pi
+    assert [sine_cosine(k * right) for k in range(-2, 3)] == [(0, -1), (-1, 0), (0, 1), (1, 0), (0, -1)]
+    assert sine_cosine(1e-9) == (math.sin(1e-9), 1.0)
+    assert sine_cosine(right + 1e-9) == (math.sin(right + 1e-9), math.cos(right + 1e-9))
+    m = rn.moments(activations.cos, 1e-20)
+    assert m.d1 == m.d3 == 0.0
+    assert m.d1_squared == pytest.approx(1e-40, rel=1e-14)  # cos φ = 6e-17 would be 4e-33
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.3, 0.49])
+def test_exp_square_ends_at_a_quarter(rate):
+    # The square of e^{at²} against e^{−t²/2τ²}: E[σ²] is finite for a < 1/(4τ²), E[σ] for a < 1/(2τ²).
+    def square(reach):
+        xi = np.linspace(-reach, reach, 200_001)
+        return float(np.trapezoid(np.exp((2.0 * rate - 0.5) * xi**2), xi)) / math.sqrt(2.0 * math.pi)
+
+    assert square(20.0) > 1.9 * square(10.0)  # no limit: at a = ¼ it grows like the range
+    for tau, a in ((1.0, rate), (2.0, rate / 4.0), (0.5, 4.0 * rate)):
+        act = activations.exp_square(a)
+        with pytest.raises(rn.AccuracyError, match=r"`rate` must be below 1/\(4 τ²\)"):
+            rn.moments(act, tau)
+        with pytest.raises(rn.AccuracyError, match=f"at scale τ = {tau:g}"):
+            moment_arrays(act, np.array([tau / 100.0, tau]))
+
+
+def test_exp_square_is_exact_up_to_its_end():
+    rate = 0.25 - 1e-12
+    left = 4.0 * (0.25 - rate)  # exact: 1 − 4a by subtraction of nearby numbers
+    assert rn.moments(activations.exp_square(rate), 1.0).second == pytest.approx(left**-0.5, rel=4 * EPS)
+    # 4 · 0.1 · τ² with τ² not a float: to twice the digits, by mpmath
+    tau = math.sqrt(2.5) * (1.0 - 1e-13)
+    with mp.workdps(40):
+        want = float(1 / mp.sqrt(1 - 4 * mp.mpf(0.1) * mp.mpf(tau) ** 2))
+    assert rn.moments(activations.exp_square(0.1), tau).second == pytest.approx(want, rel=1e-13)
+
+
+@pytest.mark.parametrize("tau", [0.5, 3.0])
+def test_exp_normalized_is_its_kernel_on_the_diagonal(tau):
+    gamma, shift = 1.7, -0.6
+    m = rn.moments(activations.exp_normalized(gamma, shift), tau)
+    assert m.second == pytest.approx(tau**2 * math.exp(gamma * (1.0 + shift)), rel=8 * EPS)
+    # ρ = 0: the kernel is the product of the means; its slope there, that of the first Hermite coefficients
+    assert m.mean**2 == pytest.approx(tau**2 * math.exp(gamma * shift), rel=8 * EPS)
+    assert (tau * m.d1) ** 2 == pytest.approx(gamma * tau**2 * math.exp(gamma * shift), rel=8 * EPS)
+    assert m.d1_squared == pytest.approx(gamma * math.exp(gamma * (1.0 + shift)), rel=8 * EPS)
+    assert m.variance == pytest.approx(m.second - m.mean**2, rel=1e-14)
+    assert m.half_d2_squared == pytest.approx(m.variance / tau**2, rel=8 * EPS)
 
 
 # Custom functions
@@ -323,7 +524,7 @@ def test_even_functions_have_no_odd_moments(name):
     assert abs(m.d3) <= 1e-14
 
 
-@pytest.mark.parametrize("name", ["relu", "erf", "gelu", "tanh", "softplus", "sign"])
+@pytest.mark.parametrize("name", ["softplus", "sign", "hard_tanh", "gabor"])
 def test_half_d2_squared_is_the_derivative_of_the_variance_at_fixed_centre(name):
     # Price: d/dq E[(σ(√q ξ) − m)²] = ½ E[((σ − m)²)''], m held fixed
     act, tau, step = activations.get(name), 0.9, 1e-4
@@ -343,45 +544,50 @@ def test_half_d2_squared_is_the_derivative_of_the_variance_at_fixed_centre(name)
 @pytest.mark.parametrize("name", ["gelu", "tanh", "softplus", "elu", "cos"])
 def test_hermite_coefficients_by_gauss_hermite(name):
     act, tau = activations.get(name), np.array([0.4, 1.0, 1.0])
-    series = hermite_series(act, tau)
+    got = hermite_coefficients(act, tau)
     nodes, weights = np.polynomial.hermite_e.hermegauss(160)
     weights = weights / weights.sum()
-    terms = series.coefficients.shape[1]
     table = [np.ones_like(nodes), nodes]
-    for k in range(1, terms):
+    for k in range(1, 12):
         table.append((nodes * table[k] - math.sqrt(k) * table[k - 1]) / math.sqrt(k + 1.0))
     # atol: 160 nodes on ELU's kink are off by 1e-6, on analytic functions (in this strip) by 1e-12
     atol = 1e-5 if name == "elu" else 1e-11
     for row, t in enumerate(tau):
-        want = [weights @ (act(t * nodes) * table[k]) for k in range(min(terms, 12))]
-        assert_allclose(series.coefficients[row, :12], want, rtol=0.0, atol=atol)
-    assert (series.coefficients[1] == series.coefficients[2]).all()
+        want = [weights @ (act(t * nodes) * table[k]) for k in range(12)]
+        assert_allclose(got[row, :12], want, rtol=0.0, atol=atol)
+    assert_allclose(got[1], got[2], rtol=0.0, atol=1e-15)  # one matrix product: its rounding
 
 
-@pytest.mark.parametrize("name", SMOOTH)
-def test_hermite_tails_are_what_is_left(name):
-    act, tau = activations.get(name), np.array([0.2, 0.9, 1.5])
-    series = hermite_series(act, tau)
-    assert series.coefficients.shape[1] % 16 == 0
-    for k, t in enumerate(tau):
+@pytest.mark.parametrize("act", [*(activations.get(name) for name in SMOOTH), *CLOSED_FUNCTIONS], ids=str)
+def test_hermite_coefficients_hold_the_moments(act):
+    if act.family == "polynomial":
+        return  # `polynomial_series`, below
+    tau = np.array([0.2, 0.9, 1.5])
+    table = hermite_coefficients(act, tau)
+    for c, t in zip(table, tau, strict=True):
         m = rn.moments(act, t)
-        c = series.coefficients[k]
-        # rounding of the integrals, in units of E[σ²]
-        atol = 2e-14 * m.second
-        assert series.tail[k] == pytest.approx(m.second - (c**2).sum(), rel=0.0, abs=atol)
-        assert_allclose(c[:2], [m.mean, t * m.d1], rtol=0.0, atol=1e-13 * math.sqrt(m.second))
-        assert_allclose(c[2], t**2 * m.d2 / math.sqrt(2.0), rtol=0.0, atol=1e-13 * math.sqrt(m.second))
-        assert_allclose(c[3], t**3 * m.d3 / math.sqrt(6.0), rtol=0.0, atol=1e-13 * math.sqrt(m.second))
-        assert series.tail[k] <= act.tolerance * m.second or series.coefficients.shape[1] == 320
+        unit = math.sqrt(m.second)
+        assert (c**2).sum() <= m.second * (1.0 + 2e-14)  # rounding of the integrals
+        # atol: rounding of the integrals, 1e-13 of E[σ²]^½
+        assert_allclose(c[:2], [m.mean, t * m.d1], rtol=0.0, atol=1e-13 * unit)
+        assert_allclose(c[2], t**2 * m.d2 / math.sqrt(2.0), rtol=0.0, atol=1e-13 * unit)
+        assert_allclose(c[3], t**3 * m.d3 / math.sqrt(6.0), rtol=0.0, atol=1e-13 * unit)
 
 
 def test_polynomials_have_finite_series():
     act = activations.polynomial([1.0, 2.0, -1.0, 0.5])
-    series = hermite_series(act, np.array([0.0, 2.0]))
     # t³ = τ³(He_3 + 3 He_1), t² = τ²(He_2 + 1)
     want = [[1.0, 0.0, 0.0, 0.0], [1.0 - 4.0, 4.0 + 12.0, -4.0 * math.sqrt(2.0), 4.0 * math.sqrt(6.0)]]
-    assert_allclose(series.coefficients, want, rtol=1e-14)
-    assert (series.tail == 0.0).all()
+    assert_allclose(polynomial_series(act, np.array([0.0, 2.0])), want, rtol=1e-14)
+
+
+def test_hermite_polynomials_are_orthonormal_at_scale_one():
+    for degree in range(1, 17):
+        series = polynomial_series(activations.hermite(degree), np.array([1.0]))[0]
+        assert series.tolist() == [0.0] * degree + [1.0]
+    # he_2(2ξ) = (4ξ² − 1)/√2 = 4 he_2(ξ) + 3/√2
+    got = polynomial_series(activations.hermite(2), np.array([2.0]))[0]
+    assert_allclose(got, [3.0 / math.sqrt(2.0), 0.0, 4.0], rtol=4 * EPS)
 
 
 def test_quadrature_by_hand():

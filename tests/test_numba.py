@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.testing import assert_allclose
 
 import rmtntk as rn
 from rmtntk import activations
-from rmtntk._jit import gram
+from rmtntk._jit import block, closed, erf, errors, homogeneous, series, step
 
 ROOT = Path(rn.__file__).resolve().parent.parent
 
@@ -50,7 +51,7 @@ print(json.dumps(found))
 
 def test_importing_compiles_nothing(tmp_path):
     found = json.loads(run(IMPORT, tmp_path))
-    assert {"gram.symmetric_kernels", "gram.cross_kernels", "gram.kernel_entry"} <= set(found)
+    assert {"block.open_block", "homogeneous.layers", "erf.covariances", "series.distances", "step.pair"} <= set(found)
     assert set(found.values()) == {0}
     assert not list(tmp_path.rglob("*.nbc"))
 
@@ -72,7 +73,12 @@ def families():
     wave = activations.custom(np.sin, derivative=np.cos)
     single = ["relu", activations.leaky_relu(0.1), "abs", "identity", "erf", "sign", "heaviside", step, "tanh", "gelu"]
     single += [activations.polynomial([1.0, 2.0, -1.0, 0.5]), wave]
-    return [*([act] for act in single), ["relu", "erf", step], ["gelu", "relu"], ["erf", "sign", "tanh"]]
+    single += ["sin", "cos", activations.rbf(0.3), activations.exp(0.4), "gaussian", activations.exp_square(0.05)]
+    kinked = replace(activations.elu, tolerance=1e-3)  # a series too slow for near rows: its bounds are followed
+    single += [activations.rectified_monomial(3), activations.exp_normalized(0.5), kinked]
+    single += [activations.erf_with(2.0, 0.7, 0.1)]
+    mixed = [["relu", "erf", step], ["gelu", "relu"], ["erf", "sign", "tanh"], [kinked, "relu"], [kinked, "erf"]]
+    return [*([act] for act in single), *mixed]
 
 
 def sample_rows():
@@ -138,5 +144,13 @@ def test_loops_are_compiled_for_one_type_only():
         rn.ntk(net, form)
         rn.ck(net, form, form, dtype=np.float32)
         rn.ntk(net, x, form, diagonal="nan")
-    for loops in (gram.symmetric_kernels, gram.cross_kernels):
-        assert len(getattr(loops, "signatures", ())) <= 1  # plain functions with the JIT off
+        rn.ck(net, form, dtype=np.float32)
+    all_kernels()
+    counts = {
+        f"{module.__name__}.{name}": len(getattr(loop, "signatures", ()))  # plain functions with the JIT off
+        for module in (block, closed, erf, errors, homogeneous, series, step)
+        for name, loop in vars(module).items()
+    }
+    # What touches the data or the result once more for float32, all else for float64 only.
+    twice = ("open_block", "unit_distance", "close_symmetric", "close_rectangle")
+    assert all(count <= (2 if name.endswith(twice) else 1) for name, count in counts.items()), counts

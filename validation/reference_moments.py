@@ -1,6 +1,6 @@
 """Reference tables of Gaussian moments and dual activations, by mpmath.
 
-    python validation/reference_moments.py            # writes tests/data/moments.json and duals.json, about 15 minutes
+    python validation/reference_moments.py            # writes tests/data/moments.json and duals.json, 15 minutes
     python validation/reference_moments.py --quick    # recomputes a few rows and compares them with the tables, 20 s
 
 Moments are integrals against the normal density, or closed forms that are checked against those integrals wherever
@@ -21,6 +21,7 @@ from mpmath import mp, mpf
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import oracles  # noqa: E402 - found through the line above
+import oracles_named  # noqa: E402
 
 DPS = 50
 DUAL_DPS = 30
@@ -51,6 +52,30 @@ CLOSED = (
 )
 NAMES = ("gelu", "tanh", "sigmoid", "softplus", "silu", "elu", "selu", "sin", "cos", "gaussian")
 INTEGRATED = (*((name, {}) for name in NAMES), ("rectified_monomial", {"degree": 2}), ("exp", {"rate": 0.3}))
+# Every family's parameters, and the names that came later: at fewer scales
+FURTHER = (
+    ("ab_relu", {"a": -0.3, "b": 1.7}),
+    ("erf", {"amplitude": 1.5, "rate": 0.7, "offset": -0.4}),
+    ("sigmoid_like", {}),
+    ("sin", {"amplitude": 1.5, "frequency": 0.7, "phase": -0.4}),
+    ("cos", {"amplitude": -2.0, "frequency": 1.3, "phase": 0.5}),
+    ("rbf", {"gamma": 2.0}),
+    ("exp", {"rate": -1.1, "amplitude": -0.6}),
+    ("exp_square", {"rate": -1.0}),
+    ("exp_square", {"rate": 0.055, "amplitude": 2.0}),
+    ("exp_normalized", {"gamma": 1.5, "shift": -1.0}),
+    ("rectified_monomial", {"degree": 3}),
+    ("rectified_monomial", {"degree": 7}),
+    ("monomial", {"degree": 4}),
+    ("hermite", {"degree": 6}),
+    ("hermite", {"degree": 11}),
+    ("elu", {"alpha": 0.5}),
+    ("hard_tanh", {}),
+    ("softsign", {}),
+    ("gelu_tanh", {}),
+    ("gabor", {}),
+)
+FEWER_TAUS = (1e-3, 0.5, 2.0, 1e3)
 DUALS = (
     *CLOSED[:5],
     ("polynomial", {"coefficients": (1.0, 2.0, -1.0, 0.5)}),
@@ -70,7 +95,9 @@ SCALES = ((0.8, 0.8), (0.65, 1.3))  # a power of two apart: rows of ρ = ±1 are
 
 def exists(name, parameters, tau):
     """Whether the moments fit float64."""
-    return name != "exp" or parameters["rate"] * tau < 18.0
+    if name == "exp_square" and parameters["rate"] > 0.0:
+        return parameters["rate"] * tau**2 < 0.25
+    return name != "exp" or abs(parameters["rate"]) * tau < 18.0
 
 
 def decimal(value):
@@ -82,9 +109,15 @@ def decimal(value):
 
 def check(name, parameters, tau, table):
     """Compare a closed form with the integrals, in natural units."""
-    if table["second"] < mpf(10) ** -20 or tau > 2.0:
+    if name == "exp_normalized" or table["second"] < mpf(10) ** -20 or tau > 2.0:
         return 0.0
-    other = oracles.moments_by_quadrature(name, parameters, tau, dps=DPS)
+    # The square of exp(a t²) decays like exp(−(1 − 4aτ²) ξ²/2), that of exp(r t) lies about ξ = 2rτ.
+    reach = mpf(18)
+    if name == "exp_square":
+        reach /= mp.sqrt(min(mpf(1), 1 - 4 * mpf(parameters["rate"]) * mpf(tau) ** 2))
+    elif name == "exp":
+        reach += 2 * abs(mpf(parameters["rate"])) * mpf(tau)
+    other = oracles_named.moments_by_quadrature(name, parameters, tau, dps=DPS, reach=reach)
     units = oracles.natural_units(table["second"], mpf(tau))
     worst = max(abs(table[key] - other[key]) / unit for key, unit in units.items())
     if worst > mpf(10) ** -40:
@@ -99,8 +132,8 @@ def moment_table(activations, taus):
             if not exists(name, parameters, tau):
                 continue
             start = time.perf_counter()
-            table = oracles.reference_moments(name, parameters, tau)
-            closed = oracles.step_of(name, parameters) is not None or name in ("sin", "cos", "exp")
+            table = oracles_named.reference_moments(name, parameters, tau)
+            closed = oracles.step_of(name, parameters) is not None or name in oracles_named.ANALYTIC
             worst = check(name, parameters, tau, table) if closed else 0.0
             rows.append({"name": name, "parameters": parameters, "tau": tau, **{k: decimal(table[k]) for k in table}})
             seconds = time.perf_counter() - start
@@ -172,10 +205,15 @@ def main():
     options = parser.parse_args()
     if options.quick:
         compare(options.out / "moments.json", moment_table((CLOSED[0], STEPS[0], *INTEGRATED[1:9:3]), (0.5, 2.0)))
+        compare(options.out / "moments.json", moment_table(FURTHER[3:9:5], (0.5, 2.0)))
         compare(options.out / "duals.json", dual_table((CLOSED[0], ("gaussian", {})), (-0.5, 1.0)))
         return
     if "moments" in options.tables:
-        write(options.out / "moments.json", DPS, moment_table((*CLOSED, *INTEGRATED), TAUS))
+        write(
+            options.out / "moments.json",
+            DPS,
+            moment_table((*CLOSED, *INTEGRATED), TAUS) + moment_table(FURTHER, FEWER_TAUS),
+        )
     if "duals" in options.tables:
         write(options.out / "duals.json", DUAL_DPS, dual_table(DUALS, RHOS))
 
