@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmtntk._memory import check_memory
 from rmtntk._typing import AnyArray, FloatArray
 from rmtntk.activations import Activation
 from rmtntk.network import Network
 
 __all__ = [
+    "ADVICE",
     "Layers",
     "Plan",
     "assemble",
@@ -27,6 +29,7 @@ __all__ = [
 
 WORKSPACE = 256 * 2**20  # bytes for the layers of the samples in work, unless the weights are many
 TILE = 512  # samples a side: the two temporaries of a tile stay in the cache
+ADVICE = "take dtype=np.float32, or blocks of rows such as (x[:1000], x) with Network(tau0=...) set"
 CHUNK = 2**15  # entries to which an activation is applied at a time: its temporaries stay in the cache
 
 # Evaluated in float32 to within a few units in the last place (tests/test_finite.py measures it); all others, among
@@ -167,7 +170,9 @@ def assemble(x: FloatArray, y: FloatArray | None, plan: Plan, compute: _Compute,
     """Fill the kernel tile by tile; the lower half is computed, the upper one mirrored, if y is None."""
     symmetric = y is None
     other = x if y is None else y
-    result = np.empty((len(x), len(other)), dtype=plan.kind)
+    shape = (len(x), len(other))
+    check_memory(shape[0] * shape[1] * plan.kind.itemsize, f"an empirical kernel of shape {shape}", ADVICE)
+    result = np.empty(shape, dtype=plan.kind)
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in batches(len(x), plan.batch):
             first = second = None  # drop the batches of the last round before there are new ones

@@ -7,6 +7,8 @@ from rmtntk.errors import MemoryLimitError
 
 __all__ = ["available_memory", "check_memory"]
 
+_SMALL = 1 << 26
+
 
 def available_memory() -> int | None:
     """Return the bytes that can be allocated without swapping, or None where the system does not say."""
@@ -65,12 +67,18 @@ def _windows() -> int | None:
     return int(status.available)
 
 
-def check_memory(n_bytes: int, what: str) -> None:
-    """Raise if `n_bytes` for `what` are more than there is."""
+_ADVICE = (
+    "take dtype=np.float32, one kernel at a time, or blocks of rows such as rn.ntk(net, x[:1000], x) with "
+    "Network(tau0=...) set, and keep them on disk"
+)
+
+
+def check_memory(n_bytes: int, what: str, advice: str = _ADVICE) -> None:
+    """Raise if `n_bytes` for `what` are more than there is; small requests are not worth the question."""
+    if n_bytes < _SMALL:
+        return
     available = available_memory()
     if available is not None and n_bytes > available:
         raise MemoryLimitError(
-            f"{what} needs {n_bytes / 2**30:.1f} GiB, but {available / 2**30:.1f} GiB of memory are available: take "
-            "dtype=np.float32, one kernel at a time, or blocks of rows such as rn.ntk(net, x[:1000], x) with "
-            "Network(tau0=...) set, and keep them on disk"
+            f"{what} needs {n_bytes / 2**30:.1f} GiB, but {available / 2**30:.1f} GiB of memory are available: {advice}"
         )

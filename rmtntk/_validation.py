@@ -23,12 +23,15 @@ __all__ = [
     "check_pair",
     "check_real",
     "check_square",
+    "check_squares",
     "check_widths",
     "squared_norms",
 ]
 
 
 def _as_float_array(value: ArrayLike, name: str, *, keep_float32: bool = False) -> AnyArray:
+    if hasattr(value, "toarray"):  # SciPy's sparse matrices, of which NumPy would make an array of one object
+        raise TypeError(f"`{name}` must be a dense array, got a sparse {type(value).__name__}: pass {name}.toarray()")
     try:
         array = np.asarray(value)
     except ValueError as error:  # ragged nested lists
@@ -41,7 +44,8 @@ def _as_float_array(value: ArrayLike, name: str, *, keep_float32: bool = False) 
         raise TypeError(f"`{name}` must not be a masked array: fill or drop the masked entries first")
     if keep_float32 and array.dtype == np.float32:
         return np.asarray(array)
-    return np.asarray(array, dtype=np.float64)
+    with np.errstate(over="ignore"):  # of wider types; infinities are refused later
+        return np.asarray(array, dtype=np.float64)
 
 
 def _check_finite(array: AnyArray, name: str) -> None:
@@ -58,18 +62,19 @@ def _check_finite(array: AnyArray, name: str) -> None:
             )
 
 
-def check_array(value: ArrayLike, name: str, ndim: int, *, keep_float32: bool = False) -> AnyArray:
+def check_array(value: ArrayLike, name: str, ndim: int, *, keep_float32: bool = False, finite: bool = True) -> AnyArray:
     """Return a finite float64 array of `ndim` dimensions with no empty axis; float32 may stay so."""
     array = _as_float_array(value, name, keep_float32=keep_float32)
     if array.ndim != ndim:
         raise ValueError(f"`{name}` must have {ndim} dimension(s), got shape {array.shape}")
     if array.size == 0:
         raise ValueError(f"`{name}` must not be empty, got shape {array.shape}")
-    _check_finite(array, name)
+    if finite:
+        _check_finite(array, name)
     return array
 
 
-def check_data(value: ArrayLike, name: str = "x", *, keep_float32: bool = False) -> AnyArray:
+def check_data(value: ArrayLike, name: str = "x", *, keep_float32: bool = False, finite: bool = True) -> AnyArray:
     """Return samples as a finite, C-contiguous array of shape (n_samples, n_features), float64 unless kept float32."""
     array = _as_float_array(value, name, keep_float32=keep_float32)
     if array.ndim == 1:
@@ -77,15 +82,20 @@ def check_data(value: ArrayLike, name: str = "x", *, keep_float32: bool = False)
             f"`{name}` must have samples in rows, shape (n_samples, n_features), got shape {array.shape}: "
             f"reshape with {name}[None, :] for one sample, {name}[:, None] for one feature"
         )
-    return np.ascontiguousarray(check_array(array, name, 2, keep_float32=keep_float32))
+    return np.ascontiguousarray(check_array(array, name, 2, keep_float32=keep_float32, finite=finite))
 
 
-def check_pair(x: ArrayLike, y: ArrayLike | None, *, keep_float32: bool = False) -> tuple[AnyArray, AnyArray | None]:
-    """Return `x` and, if given, `y` as samples over the same features, both float32 or both float64."""
-    x = check_data(x, "x", keep_float32=keep_float32)
+def check_pair(
+    x: ArrayLike, y: ArrayLike | None, *, keep_float32: bool = False, finite: bool = True
+) -> tuple[AnyArray, AnyArray | None]:
+    """Return `x` and, if given, `y` as samples over the same features, both float32 or both float64.
+
+    Callers that take :func:`squared_norms` next, which looks for NaN and infinity as well, say ``finite=False``.
+    """
+    x = check_data(x, "x", keep_float32=keep_float32, finite=finite)
     if y is None:
         return x, None
-    y = check_data(y, "y", keep_float32=keep_float32)
+    y = check_data(y, "y", keep_float32=keep_float32, finite=finite)
     if x.dtype != y.dtype:
         x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
     if y.shape[1] != x.shape[1]:
@@ -98,9 +108,13 @@ def check_square(value: ArrayLike, name: str) -> FloatArray:
     matrix = check_array(value, name, 2)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"`{name}` must be square, got shape {matrix.shape}")
-    scale = float(np.abs(matrix).max())
-    gap = float(np.abs(matrix - matrix.T).max())
-    if gap > 1e-8 * scale:
+    scale, gap = 0.0, 0.0
+    for start in range(0, len(matrix), 256):  # a few rows at a time: no temporary of the matrix's size
+        rows = matrix[start : start + 256]
+        scale = max(scale, float(np.abs(rows).max()))
+        gap = max(gap, float(np.abs(rows - matrix[:, start : start + 256].T).max()))
+    # halves computed apart differ by rounding, which is that of float32 where the matrix is
+    if gap > (1e-5 if getattr(value, "dtype", None) == np.float32 else 1e-8) * scale:
         raise ValueError(f"`{name}` must be symmetric, got entries that differ by {gap:.3g} across the diagonal")
     return matrix
 
@@ -152,8 +166,10 @@ def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
 def check_dtype(value: Any) -> np.dtype[Any]:
     """Return float32 or float64."""
     try:
+        if value is None:  # NumPy takes it for float64
+            raise TypeError
         dtype = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(f"`dtype` must be float32 or float64, got {value!r}") from None
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"`dtype` must be float32 or float64, got {dtype}")
@@ -202,11 +218,17 @@ def as_generator(rng: Seed) -> np.random.Generator:
 
 
 def squared_norms(rows: AnyArray, name: str) -> FloatArray:
-    """Return ‖x_i‖², shape (n,), float64, or raise if one overflows; inner products then cannot either."""
+    """Return ‖x_i‖², shape (n,), float64, or raise if one is not finite; inner products then cannot overflow either."""
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64, casting="safe")
+    check_squares(squares, rows, name)
+    return np.asarray(squares)
+
+
+def check_squares(squares: FloatArray, rows: AnyArray, name: str) -> None:
+    """Raise if a squared norm is not finite in the rows' own type, and say why."""
     limit = np.finfo(rows.dtype).max
     if not (squares <= limit).all():
+        _check_finite(rows, name)
         k = int(np.argmin(squares <= limit))
         raise ValueError(f"`{name}` has a row ({k}) whose squared norm overflows {rows.dtype}: rescale the data")
-    return np.asarray(squares)

@@ -160,7 +160,10 @@ def custom(
     for role, candidate in (("function", function), ("derivative", derivative)):
         if candidate is None:
             continue
-        value = np.asarray(candidate(probe.copy()))
+        try:
+            value = np.asarray(candidate(probe.copy()))
+        except (TypeError, ValueError) as error:  # as of `max(t, 0)` or math.tanh
+            raise ValueError(f"`{role}` must take an array, but fails ({error}): write it with NumPy") from error
         if value.shape != probe.shape or value.dtype.kind not in "fiub":
             raise ValueError(
                 f"`{role}` must map a real array to a real array of the same shape, got shape {value.shape} "
@@ -181,7 +184,13 @@ def custom(
 
 
 def _as_float(function: Function, x: FloatArray) -> FloatArray:
-    return np.asarray(function(x), dtype=np.float64)
+    value = np.asarray(function(x))
+    if value.shape != x.shape or value.dtype.kind not in "fiub":
+        raise ValueError(
+            f"a custom activation must map a real array to a real array of the same shape, got shape {value.shape} and "
+            f"dtype {value.dtype} for an input of shape {x.shape}: write it with NumPy functions"
+        )
+    return np.asarray(value, dtype=np.float64)
 
 
 _PLAIN: dict[str, Activation] = {

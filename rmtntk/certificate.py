@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmtntk._jit import errors
+from rmtntk._jit import errors, layout, series
 from rmtntk._typing import FloatArray
 from rmtntk.dual import Plan
 from rmtntk.errors import AccuracyError
@@ -35,16 +35,26 @@ def certify(net: Network, plan: Plan, *, want_ntk: bool) -> Certificate:
     ntk = float(np.max(plan.row_ntk[0]))
     for k, layer in enumerate(plan.layers):
         cut, weighted, curvature = plan.left[k]
+        line, own = plan.constants[k], plan.rows[layout.HEAD + k * layout.FIELDS :][: layout.FIELDS]
+        inverse_square = plan.inverse_square(k)
+        floor = slope_floor = limit = 0.0
+        if layer.order > 0.0:
+            limit = float(line[series.LIMIT])
+            floor = float(line[series.FLOOR] * np.max(own[layout.NORM]) ** 2)
+            slope_floor = float(line[series.SLOPE_FLOOR] * np.max(own[layout.SLOPE_SQUARED]))
+            cut = cut * (1.0 - limit) ** layer.order
+            weighted = weighted * (1.0 - limit) ** (layer.order - 1.0)
         slope = float(plan.row_slope[k].max())
         if error_c > 0.0 and (layer.bend.kind != errors.SMOOTH or not np.isfinite(slope)):
             return Certificate(np.full(2, np.inf), track=True)
         through = slope * error_c if error_c > 0.0 else 0.0
-        error_ck = through + float(cut.max())
+        error_ck = through + float(cut.max()) + floor
         if want_ntk:
-            error_slope = float(curvature.max()) ** 2 * error_c + float((weighted * plan.inverse_square(k)).max())
+            error_slope = float(curvature.max()) ** 2 * error_c + float((weighted * inverse_square).max()) + slope_floor
             error_ntk = w2 * (error_ck + (error_ntk * slope if error_ntk > 0.0 else 0.0) + ntk * error_slope)
             ntk = float(np.max(plan.row_ntk[k + 1]))
-        error_c = w2 * error_ck
+        # The distance of two rows' features leaves out what either row does.
+        error_c = w2 * (error_ck if limit > 0.0 else error_ck + float(cut.max()))
     bounds = np.array([error_ck, error_ntk])
     unit_ck, unit_ntk = _units(plan)
     limit = _SAFE * _tolerance(net)
@@ -73,10 +83,10 @@ def check_accuracy(net: Network, plan: Plan, bounds: FloatArray, *, want_ck: boo
         wanted.append(("NTK", float(bounds[1]), unit_ntk))
     for kind, bound, unit in wanted:
         if not bound <= tolerance * unit:
-            terms = max(int(layer.order) for layer in plan.layers)
             raise AccuracyError(
                 f"the {kind} of {net} is known here only to {bound / unit:.2e} of its diagonal, but its activations "
-                f"ask for {tolerance:.1e}: rows are too nearly parallel, or too long, for a series of {terms} terms. "
-                "Take custom(..., tolerance=...) or a closed form",
+                f"ask for {tolerance:.1e}. If a custom function or its slope jumps, declare where in `breakpoints`; if "
+                "rows are nearly parallel or very long, custom(..., tolerance=...) can ask for less, and functions "
+                "with a closed form need no tolerance",
                 bound,
             )

@@ -11,9 +11,9 @@ import numpy as np
 
 from rmtntk._typing import FloatArray
 from rmtntk._validation import check_real
-from rmtntk.network import Network, layer_scales
+from rmtntk.network import Network, check_functions, layer_scales
 
-__all__ = ["Coefficients", "alpha_beta", "coefficients"]
+__all__ = ["Coefficients", "alpha_beta", "coefficients", "coefficients_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,8 @@ def coefficients(net: Network, tau0: float) -> Coefficients:
     Raises
     ------
     ValueError
-        If the network is not centred or has biases, or `tau0` is not positive.
+        If the network is not centred or has biases, an activation is no function (``exp_normalized``), or `tau0` is
+        not positive.
 
     Notes
     -----
@@ -91,6 +92,12 @@ def coefficients(net: Network, tau0: float) -> Coefficients:
     """
     if not isinstance(net, Network):
         raise TypeError(f"`net` must be an rmtntk.Network, got {net!r}")
+    check_functions(net, "the theorem's numbers do not follow from it")
+    return coefficients_of(net, tau0)
+
+
+def coefficients_of(net: Network, tau0: float) -> Coefficients:
+    """Return :func:`coefficients` of a network that may have activations without a function."""
     if not net.centered or net.bias_std != 0.0:
         raise ValueError(
             f"`net` must have centered=True and bias_std=0 for the asymptotic equivalent, got centered={net.centered}, "

@@ -12,43 +12,20 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from rmtntk._jit import errors, layout
+from rmtntk._jit import layout, near
 from rmtntk._typing import FloatArray
 from rmtntk.activations import Activation
-from rmtntk.hermite import MAX_TERMS, hermite_coefficients, step_coefficients
-from rmtntk.interpolation import DIRECT_COUNT, LogInterpolant
-from rmtntk.moments import has_jump, moment_arrays, polynomial_series, scaled_thresholds, sine_cosine, slopes
+from rmtntk.errors import AccuracyError
+from rmtntk.hermite import step_coefficients
+from rmtntk.moments import has_jump, scaled_thresholds, sine_cosine, slopes
 from rmtntk.network import LayerScales, Network
+from rmtntk.smooth import Bend, RowMoments, bend, curvature, row_moments, series_arrays, series_limit, tail_table
 
-__all__ = ["LayerData", "Plan", "RowMoments", "plan", "row_moments"]
+__all__ = ["LayerData", "Plan", "plan"]
 
 STEP_TERMS = 160
-_BLOCK = 4  # series are cut to a multiple of the loops' unrolling
+_REACH = 5e153
 _NONE = np.zeros((0, 0))
-
-
-class RowMoments(NamedTuple):
-    """E[σ], E[σ²], E[(σ − m)²], E[σ'²] for every row, each (n,); series coefficients (K, n), from order 1 on, or None.
-
-    tails (K + 1,): largest Σ_{k>j} c_k² over the rows, j = 0 … K, in units of E[(σ − m)²]; `rest`, `slope_rest`
-    (n,): Σ c_k² and Σ k c_k² beyond the last coefficient.
-    """
-
-    mean: FloatArray
-    second: FloatArray
-    variance: FloatArray
-    d1_squared: FloatArray
-    coefficients: FloatArray | None = None
-    tails: FloatArray | None = None
-    rest: FloatArray | None = None
-    slope_rest: FloatArray | None = None
-
-
-class Bend(NamedTuple):
-    """How fast E[σ'σ'] changes with c: `kind` of ``_jit/errors.py`` and its size."""
-
-    kind: int = errors.SMOOTH
-    size: float = 0.0
 
 
 class LayerData(NamedTuple):
@@ -56,7 +33,8 @@ class LayerData(NamedTuple):
 
     terms (K, n): Hermite coefficients, or the polynomials of an arc-cosine kernel; tails (K / 4, 2): order from which
     something is left out, and how much; jumps (T,), thresholds, upper (n, T): of steps; bend, order: for the bounds,
-    the latter the first order left out.
+    the latter the first order
+    left out; pieces: σ by polynomials, where the series is too short for near rows.
     """
 
     loop: str
@@ -67,6 +45,7 @@ class LayerData(NamedTuple):
     upper: FloatArray = _NONE
     bend: Bend = Bend()
     order: float = 0.0
+    pieces: near.Pieces | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,45 +117,68 @@ def plan(net: Network, scales: LayerScales, norm: FloatArray, factor: float = 1.
     w2, b2 = net.weight_std**2, net.bias_std**2
     constants = np.zeros((depth, layout.N_CONSTANTS))
     rows = np.zeros((layout.HEAD + depth * layout.FIELDS, n))
-    left, row_slope, row_ntk = np.zeros((depth, 3, n)), np.zeros((depth, n)), np.zeros((depth + 1, n))
+    # Bounds are for series only; without one nobody reads these tables.
+    bounded = n if any(act.family == "smooth" for act in net.activations) else 0
+    left, row_slope, row_ntk = (np.zeros((*shape, bounded)) for shape in ((depth, 3), (depth,), (depth + 1,)))
     constants[0, layout.INPUT] = factor
     rows[layout.NORM0] = norm
     rows[layout.INVERSE0] = _inverse(norm)
-    scale = norm * net.weight_std if b2 == 0.0 else np.hypot(norm * net.weight_std, net.bias_std)
-    ntk = scale**2
-    ck, row_ntk[0] = ntk, ntk
+    with np.errstate(over="ignore"):
+        scale = norm * net.weight_std if b2 == 0.0 else np.hypot(norm * net.weight_std, net.bias_std)
+        ntk = scale**2
+    _check_finite(ntk, "the inputs' covariance", norm)
+    inverse = _inverse(scale)
+    ck, row_ntk[0] = ntk, ntk[:bounded]
     layers = []
     for k, act in enumerate(net.activations):
         centre = float(scales.centre[k])
         field = row_moments(act, scale)
         shift = field.mean - centre
-        ck = field.variance + shift**2
-        after = np.sqrt(w2 * ck + b2)
+        with np.errstate(over="ignore"):
+            ck = field.variance + shift**2
+            after = np.sqrt(w2 * ck + b2)
+        _check_finite(after, f"layer {k + 1} ({act})", norm)
         own = rows[layout.HEAD + k * layout.FIELDS :][: layout.FIELDS]
         own[layout.SCALE] = scale
-        own[layout.INVERSE] = _inverse(scale)
+        own[layout.INVERSE] = inverse
         own[layout.SHIFT] = shift
         own[layout.MEAN] = field.mean
         own[layout.NORM] = np.sqrt(field.second)
         own[layout.NEXT] = after
         line = constants[k]
         line[layout.W2], line[layout.B2], line[layout.OUTER2] = w2, b2, 1.0
-        line[layout.EXACT] = float(centre == 0.0 and b2 == 0.0)
+        # A constant that centring takes away from every row alike is as good as none.
+        plain = centre == 0.0 or (act.family in ("erf", "step") and not shift.any())
+        line[layout.EXACT] = float(plain and b2 == 0.0)
         line[layout.LAST] = float(k == depth - 1)
         if k < depth - 1:
-            own[layout.INVERSE_NEXT] = _inverse(after)
+            inverse = own[layout.INVERSE_NEXT] = _inverse(after)
         layer = _family(act, field, scale, line, own, centre)
-        if field.rest is not None and field.slope_rest is not None and field.coefficients is not None:
+        if bounded and field.rest is not None and field.slope_rest is not None and field.coefficients is not None:
             left[k, 0], left[k, 1] = field.rest, field.slope_rest
             layer = layer._replace(order=float(len(field.coefficients) + 1))
-        left[k, 2] = _curvature(act, field, scale)
-        layers.append(layer._replace(bend=_bend(act)))
+        if bounded:
+            left[k, 2] = curvature(act, field, scale)
+            layer = layer._replace(bend=bend(act))
+        layers.append(layer)
         # A zero row of an unbiased network has no NTK below this layer, whatever E[σ'²] is there.
-        below = np.where(ntk == 0.0, 0.0, ntk * np.where(ntk == 0.0, 0.0, field.d1_squared))
-        ntk = after**2 + w2 * below
-        row_slope[k], row_ntk[k + 1] = field.d1_squared, ntk
+        with np.errstate(over="ignore"):
+            below = np.multiply(ntk, field.d1_squared, out=np.zeros(n), where=ntk != 0.0)
+            ntk = after**2 + w2 * below
+        if not any(has_jump(earlier) for earlier in net.activations[: k + 1]):
+            _check_finite(ntk, f"the NTK of layer {k + 1} ({act})", norm)
+        row_slope[k], row_ntk[k + 1] = field.d1_squared[:bounded], ntk[:bounded]
         scale = after
     return Plan(constants, rows, tuple(layers), ck, ntk, left, row_slope, row_ntk)
+
+
+def _check_finite(value: FloatArray, what: str, norm: FloatArray) -> None:
+    """Raise if one overflows; what two rows have together is then finite, too."""
+    if not np.isfinite(value).all():
+        worst = float(norm[np.argmax(~np.isfinite(value))])
+        raise AccuracyError(
+            f"{what} overflows float64 for a row of norm {worst:.6g}: rescale the data or lower `weight_std`", math.inf
+        )
 
 
 def _inverse(value: FloatArray) -> FloatArray:
@@ -197,8 +199,9 @@ def _family(
         return LayerData("homogeneous")
     if act.family == "erf":
         outer, rate, offset = act.constants
+        _check_reach(act, abs(rate), scale)
         line[layout.OUTER2] = outer**2
-        line[layout.ODD] = float(offset == 0.0)
+        line[layout.ODD] = float(offset == centre)
         family[0] = rate
         own_lines[:] = _share(math.sqrt(2.0) * abs(rate) * scale)
         return LayerData("erf")
@@ -207,16 +210,25 @@ def _family(
         sine, cosine = sine_cosine(phase)
         family[:4] = amplitude, frequency, sine**2, cosine**2
         line[layout.ODD] = float(sine == 0.0)
+        own_lines[0] = abs(frequency) * scale
         return LayerData("trig")
-    if act.family in ("exponential", "gaussian"):
+    if act.family == "exponential":
         family[:2] = act.constants
-        return LayerData(act.family)
+        return LayerData("exponential")
+    if act.family == "gaussian":
+        amplitude, rate = family[:2] = act.constants
+        root = math.sqrt(2.0 * abs(rate))
+        _check_reach(act, root, scale)
+        share = field.mean / amplitude  # (1 + a)^{-½}, a = −2 rate λ²
+        own_lines[0] = -math.copysign(1.0, rate) * (root * scale * share) ** 2
+        own_lines[1] = (amplitude**2 / field.second * share) ** 2  # E[f²] = A² (1 + 2a)^{-½}
+        return LayerData("gaussian")
     if act.family == "gelu":
         own_lines[:] = _share(scale)
         return LayerData("gelu")
     if act.family == "exp_normalized":
         gamma, shift = act.constants
-        family[:2] = gamma, math.exp(gamma * shift)
+        family[:3] = gamma, math.exp(gamma * shift), math.exp(gamma * (1.0 + shift))
         return LayerData("exp_normalized")
     if act.family == "rectified":
         degree = int(act.constants[0])
@@ -226,64 +238,20 @@ def _family(
         own_lines[1] = degree * scale ** (degree - 1)
         return LayerData("rectified", terms=table)
     if act.is_step:
-        return _step_layer(act, field, scale, line, family)
-    assert field.coefficients is not None
-    assert field.tails is not None
-    start, step = _parity(field.coefficients, np.sqrt(field.second))
-    family[:3] = start, step, 0.0
-    # the mean of an odd function by quadrature is rounding
-    even = np.abs(field.mean) > 1e-15 * np.sqrt(field.second)
-    line[layout.ODD] = float(start == 1 and step == 2 and not even.any())
-    terms = field.coefficients[start - 1 :: step]
-    pad = -len(terms) % _BLOCK
-    if pad:
-        terms = np.concatenate([terms, np.zeros((pad, len(scale)))])
-    return LayerData("series", _contiguous(terms), _tail_table(field.tails, start, step))
+        return _step_layer(act, field, scale, line, family, centre)
+    arrays = series_arrays(act, field, scale, line, own)
+    return LayerData("series", arrays.terms, arrays.tails, pieces=arrays.pieces)
 
 
-def _bend(act: Activation) -> Bend:
-    if act.family == "homogeneous":
-        alpha, beta = slopes(act)
-        return Bend(errors.KINK, (alpha + beta) ** 2)
-    if act.is_step:
-        return Bend(errors.JUMP, float(np.abs(np.diff(act.levels)).sum()) ** 2)
-    return Bend()
-
-
-def _curvature(act: Activation, field: RowMoments, scale: FloatArray) -> FloatArray:
-    """sqrt(E[σ''²]) for every row, or a bound; of the terms kept for a series."""
-    one = np.ones_like(scale)
-    square = scale * scale
-    if field.coefficients is not None:
-        orders = np.arange(1.0, len(field.coefficients) + 1.0)
-        total = np.sqrt((orders * (orders - 1.0)) @ field.coefficients**2)
-        return np.divide(total, square, out=np.zeros_like(total), where=square > 0.0)
-    if act.family == "erf":
-        outer, rate, _ = act.constants
-        return 4.0 / math.sqrt(math.pi) * abs(outer * rate**3) * scale / (1.0 + 4.0 * rate**2 * square) ** 0.75
-    if act.family == "trig":
-        amplitude, frequency, _ = act.constants
-        return abs(amplitude) * frequency**2 * one
-    if act.family == "exponential":
-        amplitude, rate = act.constants
-        return abs(amplitude) * rate**2 * np.exp(rate**2 * square)
-    if act.family == "gaussian":
-        amplitude, rate = act.constants
-        shrink = 1.0 - 4.0 * rate * square
-        v = square / shrink
-        inside = 4.0 * rate**2 + 16.0 * rate**3 * v + 48.0 * rate**4 * v**2
-        return abs(amplitude) * np.sqrt(np.maximum(inside, 0.0) / np.sqrt(shrink))
-    if act.family == "gelu":
-        return 2.0 / math.sqrt(2.0 * math.pi) * one  # |σ''| = |2 − t²| φ(t)
-    if act.family == "rectified":
-        degree = int(act.constants[0])
-        moment = 0.5 * math.prod(range(1, 2 * degree - 4, 2))
-        return degree * (degree - 1) * scale ** (degree - 2) * math.sqrt(moment)
-    if act.family == "exp_normalized":
-        gamma, shift = act.constants
-        top = gamma * math.exp(0.5 * gamma * (1.0 + shift))
-        return np.divide(top, scale, out=np.zeros_like(scale), where=scale > 0.0)
-    return 0.0 * one  # kinks and jumps have bounds of their own
+def _check_reach(act: Activation, rate: float, scale: FloatArray) -> None:
+    """Raise where rate · λ is so large that the square of its inverse is no normal float64."""
+    largest = float(scale.max(initial=0.0))
+    if rate * largest > _REACH:
+        raise AccuracyError(
+            f"the activation {act} has a kernel beyond float64 at scale τ = {largest:.6g}: τ times {rate:.6g}, its "
+            f"rate, must be below {_REACH:g}",
+            math.inf,
+        )
 
 
 def _share(q: FloatArray) -> FloatArray:
@@ -293,18 +261,18 @@ def _share(q: FloatArray) -> FloatArray:
 
 
 def _step_layer(
-    act: Activation, field: RowMoments, scale: FloatArray, line: FloatArray, family: FloatArray
+    act: Activation, field: RowMoments, scale: FloatArray, line: FloatArray, family: FloatArray, centre: float
 ) -> LayerData:
     jumps = np.diff(act.levels)
     if len(jumps) == 1 and act.thresholds[0] == 0.0:
         family[0] = float(jumps[0]) ** 2
-        line[layout.ODD] = float(act.levels[0] == -act.levels[1])
+        line[layout.ODD] = float(0.5 * (act.levels[0] + act.levels[1]) == centre)
         return LayerData("jump")
     terms = step_coefficients(act, scale, STEP_TERMS)
     left_out = field.variance - np.cumsum(terms**2, axis=0)
     unit = np.where(field.variance > 0.0, field.variance, 1.0)
-    tails = _tail_table(np.concatenate([[1.0], (np.maximum(left_out, 0.0) / unit).max(axis=1)]), 1, 1)
-    family[:3] = 1.0, 1.0, _series_limit(tails)
+    tails = tail_table(np.concatenate([[1.0], (np.maximum(left_out, 0.0) / unit).max(axis=1)]), 1, 1)
+    family[:3] = 1.0, 1.0, series_limit(tails)
     thresholds = scaled_thresholds(act, scale)
     return LayerData("step", terms, tails, jumps, _contiguous(thresholds), _contiguous(special.ndtr(-thresholds)))
 
@@ -340,134 +308,3 @@ def arc_cosine_table(degree: int) -> FloatArray:
         for j in range(degree):
             p[j + 1] = (right[j] + (j * p[j - 1] if j else 0)) // (j + 1)
     return np.array([p, q, *before], dtype=np.float64)
-
-
-def _parity(coefficients: FloatArray, unit: FloatArray) -> tuple[int, int]:
-    """Return (first order, step) of the coefficients that are not zero."""
-    size = np.abs(coefficients).max(axis=1, initial=0.0) if unit.size else np.zeros(len(coefficients))
-    negligible = 4e-16 * float(unit.max(initial=0.0))
-    if (size[1::2] <= negligible).all():
-        return 1, 2
-    if (size[0::2] <= negligible).all():
-        return 2, 2
-    return 1, 1
-
-
-def _tail_table(tails: FloatArray, start: int, step: int) -> FloatArray:
-    """Return (order, left out) after 4, 8, … stored terms; tails[j] is what orders above j hold."""
-    orders = np.arange(start + step * _BLOCK, len(tails) - 1 + step * _BLOCK + start, step * _BLOCK)
-    left = [float(tails[order - 1]) if order - 1 < len(tails) else float(tails[-1]) for order in orders]
-    table = np.array([[float(order), value] for order, value in zip(orders, left, strict=True)])
-    wanted = -(-len(range(start - 1, len(tails) - 1, step)) // _BLOCK)
-    return _contiguous(table[:wanted])
-
-
-def _series_limit(tails: FloatArray) -> float:
-    """Return the gap below which all terms together are not enough for 1e-17 of the variance."""
-    order, left = tails[-1]
-    low, high = 0.0, 1.0 - 1e-6
-    for _ in range(60):
-        rho = 0.5 * (low + high)
-        if left * rho ** (order - 1.0) * (order + 1.0 / (1.0 - rho)) < 1e-17:
-            low = rho
-        else:
-            high = rho
-    return 1.0 - low
-
-
-def row_moments(act: Activation, scale: FloatArray) -> RowMoments:
-    """Return what the kernels need of σ at each scale, (n,); scales that are many are interpolated."""
-    if act.family == "homogeneous":
-        alpha, beta = slopes(act)
-        half, mean = 0.5 * (alpha**2 + beta**2), (alpha + beta) / math.sqrt(2.0 * math.pi)
-        square = scale * scale
-        return RowMoments(mean * scale, half * square, (half - mean**2) * square, np.full_like(scale, half))
-    if act.family != "smooth":
-        field = moment_arrays(act, scale)
-        base = RowMoments(field.mean, field.second, field.variance, field.d1_squared)
-        if act.family != "polynomial":
-            return base
-        coefficients = polynomial_series(act, scale).T[1:]
-        return _with_series(base, coefficients, np.zeros_like(scale), np.zeros_like(scale))
-    return _smooth_moments(act, scale)
-
-
-def _with_series(base: RowMoments, coefficients: FloatArray, rest: FloatArray, slope_rest: FloatArray) -> RowMoments:
-    squares = coefficients**2
-    unit = np.where(base.variance > 0.0, base.variance, 1.0)
-    above = np.concatenate([np.cumsum(squares[::-1], axis=0)[::-1], np.zeros((1, len(unit)))])
-    tails = ((above + rest) / unit).max(axis=1)
-    return base._replace(coefficients=coefficients, tails=tails, rest=rest, slope_rest=slope_rest)
-
-
-def _smooth_moments(act: Activation, scale: FloatArray) -> RowMoments:
-    scales, inverse = np.unique(scale, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    positive = scales[scales > 0.0]
-    if len(positive) <= DIRECT_COUNT:
-        fields = _direct(act, positive) if len(positive) else np.zeros((0, _FIELDS + MAX_TERMS))
-        nodes = fields
-    else:
-        interpolant = LogInterpolant(lambda tau: _scaled_fields(act, tau), positive, f"the activation {act}")
-        nodes = _unscaled(act, interpolant.node_values)
-    # Orders whose squares add up to less than this share are left out, unless the series ends before.
-    squares = nodes[:, _FIELDS + 1 :] ** 2
-    share = np.cumsum(squares[:, ::-1], axis=1)[:, ::-1] / np.maximum(nodes[:, 2], 1e-300)[:, None]
-    wanted = int(np.count_nonzero((share > 1e-17).any(axis=0))) if len(nodes) else 1
-    keep = slice(0, _FIELDS + 1 + min(MAX_TERMS - 1, max(wanted, 1)))
-    fields = _unscaled(act, interpolant(positive, keep)) if len(positive) > DIRECT_COUNT else fields[:, keep]
-    table = np.zeros((len(scales), fields.shape[1]))
-    table[scales > 0.0] = fields
-    if (scales == 0.0).any():
-        at_zero = moment_arrays(act, np.zeros(1))
-        first = np.stack([at_zero.mean, at_zero.second, at_zero.variance, at_zero.d1_squared, at_zero.mean], axis=1)
-        table[scales == 0.0, : _FIELDS + 1] = first
-    table = table[inverse]
-    base = RowMoments(*(_contiguous(table[:, k]) for k in range(4)))
-    coefficients = _contiguous(table[:, _FIELDS + 1 :].T)
-    truncated = coefficients.shape[0] >= MAX_TERMS - 1
-    # Rounding of the sum: the rest is known to about 1e-14 of E[σ²] and never reported below that.
-    rest = np.maximum(base.second - base.mean**2 - np.sum(coefficients**2, axis=0), 1e-14 * base.second)
-    orders = np.arange(1, len(coefficients) + 1)
-    slope_total = scale**2 * base.d1_squared
-    slope_rest = np.maximum(slope_total - orders @ coefficients**2, 1e-13 * slope_total)
-    done = _with_series(base, coefficients, rest, slope_rest)
-    if not truncated:  # what is left out is rounding: keep it from holding more terms in the sums than it is worth
-        squares = coefficients**2
-        above = np.concatenate([np.cumsum(squares[::-1], axis=0)[::-1], np.zeros((1, len(scale)))])
-        unit = np.where(base.variance > 0.0, base.variance, 1.0)
-        done = done._replace(tails=(above / unit).max(axis=1))
-    return done
-
-
-_FIELDS = 4
-
-
-def _direct(act: Activation, tau: FloatArray) -> FloatArray:
-    """Mean, second moment, variance, E[σ'²], c_0, c_1, …; (n, 4 + 320)."""
-    field = moment_arrays(act, tau)
-    first = np.stack([field.mean, field.second, field.variance, field.d1_squared], axis=1)
-    return np.concatenate([first, hermite_coefficients(act, tau)], axis=1)
-
-
-def _scaled_fields(act: Activation, tau: FloatArray) -> FloatArray:
-    """Return the same as functions of order one: in units of sqrt(E[σ²]), logarithms of what is positive."""
-    raw = _direct(act, tau)
-    unit = np.sqrt(raw[:, 1])
-    raw[:, 0] /= unit
-    raw[:, 4:] /= unit[:, None]
-    if has_jump(act):
-        raw[:, 3] = 1.0
-    raw[:, 1:4] = np.log(raw[:, 1:4])
-    return raw
-
-
-def _unscaled(act: Activation, fields: FloatArray) -> FloatArray:
-    fields = fields.copy()
-    fields[:, 1:4] = np.exp(fields[:, 1:4])
-    if has_jump(act):
-        fields[:, 3] = np.inf
-    unit = np.sqrt(fields[:, 1])
-    fields[:, 0] *= unit
-    fields[:, 4:] *= unit[:, None]
-    return fields

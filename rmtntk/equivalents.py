@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from rmtntk._typing import FloatArray, IntArray
 from rmtntk._validation import check_choice, check_data, check_labels, check_square, squared_norms
-from rmtntk.coefficients import Coefficients, coefficients
+from rmtntk.coefficients import Coefficients, coefficients, coefficients_of
 from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.kernels import kernel_diagonals
 from rmtntk.mixture import GaussianMixture
@@ -155,7 +155,8 @@ def equivalent(
     InfiniteDiagonalError
         If `kind` is "ntk" and an activation jumps.
     ValueError
-        If shapes or labels do not fit.
+        If shapes or labels do not fit, or an activation is no function (``exp_normalized``), which "second_order" only
+        has an answer for.
 
     Notes
     -----
@@ -178,7 +179,7 @@ def equivalent(
     tau0 = net.tau0
     if tau0 is None:
         tau0 = resolve_tau0(net, rows) if mixture is None else mixture.tau0 * float(np.sqrt(unit))
-    table = coefficients(net, tau0)
+    table = coefficients_of(net, tau0) if correction == "second_order" else coefficients(net, tau0)
     c1, c2, c3 = table.linear(kind)
     c = table.shift(kind)
     if not np.isfinite(c):

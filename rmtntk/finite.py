@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from rmtntk._backprop import (
+    ADVICE,
     Layers,
     Plan,
     assemble,
@@ -27,6 +28,7 @@ from rmtntk._backprop import (
     require_finite,
     tile_buffers,
 )
+from rmtntk._memory import check_memory
 from rmtntk._typing import AnyArray, FloatArray, Seed
 from rmtntk._validation import (
     as_generator,
@@ -41,7 +43,7 @@ from rmtntk._validation import (
     squared_norms,
 )
 from rmtntk.moments import has_jump
-from rmtntk.network import Network, input_rows, layer_scales, resolve_tau0
+from rmtntk.network import Network, check_functions, layer_scales, tau0_of
 
 __all__ = ["LAWS", "FiniteNetwork"]
 
@@ -232,7 +234,9 @@ class FiniteNetwork:
         kind = check_dtype(dtype)
         data = check_data(x)
         plan = self._plan(data, None, kind, batch_size, gradients=False)
-        result = np.empty((len(data), self.widths[-1]), dtype=kind)
+        shape = (len(data), self.widths[-1])
+        check_memory(shape[0] * shape[1] * kind.itemsize, f"features of shape {shape}", ADVICE)
+        result = np.empty(shape, dtype=kind)
         with np.errstate(over="ignore", invalid="ignore"):
             for rows in batches(len(data), plan.batch):
                 result[rows] = last_features(self.net, plan, data[rows])
@@ -373,12 +377,12 @@ class FiniteNetwork:
     ) -> Plan:
         if x.shape[1] != self.n_features:
             raise ValueError(f"`x` must have the {self.n_features} features of the network's weights, got {x.shape[1]}")
-        for data, name in ((x, "x"), (y, "y")):
-            if data is not None:
-                squared_norms(data, name)
+        squared = self.net.input_factor(self.n_features) * squared_norms(x, "x")
+        if y is not None:
+            squared_norms(y, "y")
         if batch_size is not None:
             batch_size = check_integer(batch_size, "batch_size", low=1)
-        scales = layer_scales(self.net, resolve_tau0(self.net, input_rows(self.net, x)))
+        scales = layer_scales(self.net, tau0_of(self.net, squared))
         w, b = self.net.weight_std, self.net.bias_std
         return Plan(
             kind,
@@ -394,12 +398,7 @@ class FiniteNetwork:
 def _check_net(net: Any) -> None:
     if not isinstance(net, Network):
         raise TypeError(f"`net` must be an rmtntk.Network, got {net!r}")
-    for act in net.activations:
-        if not act.is_function:
-            raise ValueError(
-                f"`net` must have activations that are functions, got {act}, which is known by its kernel only: "
-                "there is nothing to sample"
-            )
+    check_functions(net, "there is nothing to sample")
 
 
 def _per_layer(value: Any, name: str, depth: int) -> Sequence[ArrayLike]:

@@ -6,11 +6,12 @@ E[σ(u)σ(v)] = Σ_k c_k(τ_u) c_k(τ_v) ρ^k. Truncated after K terms it is off
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
 from rmtntk import quadrature
-from rmtntk._typing import FloatArray
+from rmtntk._typing import FloatArray, IntArray
 from rmtntk.activations import Activation
 from rmtntk.moments import normal_density, scaled_thresholds, weighted_values
 
@@ -21,11 +22,39 @@ _REACH = 13.0  # beyond, φ(ξ) < 1e-37 and what he_k adds (< e^{ξ²/4}) leaves
 
 
 def hermite_coefficients(act: Activation, tau: FloatArray) -> FloatArray:
-    """Return c_0 … c_319 at each scale, (n, 320), by quadrature on panels refined towards 0 and breakpoints."""
-    if act.breakpoints or (tau > 4.0).any():
-        rows = [_on_panels(act, np.array([t]), _graded_edges(act, float(t))) for t in tau]
-        return np.concatenate(rows)
-    return _on_panels(act, tau, _graded_edges(act, 1.0))
+    """Return c_0 … c_319 at each scale, (n, 320), by quadrature on panels refined towards 0, split at breakpoints."""
+    halvings = max(0, math.ceil(math.log2(max(1.0, float(tau.max(initial=1.0))))))
+    edges, xi, weights, polynomials = _common(halvings)
+    values, density = weighted_values(act, np.broadcast_to(xi, (len(tau), xi.size)), tau)
+    weighted = (values * density * weights).reshape(len(tau), len(edges) - 1, -1)
+    left, right, owner = _split_panels(act, tau, edges, weighted)
+    out = np.asarray(weighted.reshape(len(tau), -1) @ polynomials)
+    if len(owner):
+        nodes, weights = quadrature.gauss_panels(left, right)
+        values, density = weighted_values(act, nodes, tau[owner])
+        table = _polynomials(nodes.reshape(-1)).T.reshape(MAX_TERMS, *nodes.shape)
+        np.add.at(out, owner, np.einsum("qj,kqj->qk", values * density * weights, table, optimize=True))
+    return out
+
+
+def _split_panels(
+    act: Activation, tau: FloatArray, edges: FloatArray, weighted: FloatArray
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Take panels with a breakpoint inside out of `weighted`, and return their pieces and whose they are."""
+    left, right, owner = [], [], []
+    for k, scale in enumerate(tau):
+        breaks = np.array(act.breakpoints) / scale if scale > 0.0 else np.zeros(0)
+        breaks = np.setdiff1d(breaks[np.abs(breaks) < _REACH], edges)
+        panels = np.searchsorted(edges, breaks) - 1
+        for panel in np.unique(panels):
+            points = np.concatenate([[edges[panel]], breaks[panels == panel], [edges[panel + 1]]])
+            weighted[k, panel] = 0.0
+            left.append(points[:-1])
+            right.append(points[1:])
+            owner.append(np.full(len(points) - 1, k))
+    if not left:
+        return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
+    return np.concatenate(left), np.concatenate(right), np.concatenate(owner)
 
 
 def step_coefficients(act: Activation, tau: FloatArray, terms: int) -> FloatArray:
@@ -43,24 +72,14 @@ def step_coefficients(act: Activation, tau: FloatArray, terms: int) -> FloatArra
     return out
 
 
-def _graded_edges(act: Activation, tau: float) -> FloatArray:
-    """Panel edges in units of ξ: a grid of ½, halved towards 0 as far as 1/τ, and split at breakpoints."""
+@lru_cache(maxsize=4)
+def _common(halvings: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Edges in units of ξ, a grid of ½, halved towards 0 so often and once more; nodes, weights, he_k."""
     grid = np.arange(-_REACH, _REACH + 0.25, 0.5)
-    halvings = max(0, math.ceil(math.log2(max(tau, 1.0)))) + 1
-    near_zero = 0.5 ** np.arange(2, halvings + 2)
-    points = [grid, near_zero, -near_zero, np.zeros(1)]
-    if tau > 0.0:
-        breaks = np.array(act.breakpoints) / tau
-        points.append(breaks[np.abs(breaks) < _REACH])
-    return np.unique(np.concatenate(points))
-
-
-def _on_panels(act: Activation, tau: FloatArray, edges: FloatArray) -> FloatArray:
+    near_zero = 0.5 ** np.arange(2, halvings + 3)
+    edges = np.unique(np.concatenate([grid, near_zero, -near_zero, np.zeros(1)]))
     nodes, weights = quadrature.gauss_panels(edges[:-1], edges[1:])
-    xi = nodes.reshape(-1)
-    values, density = weighted_values(act, np.broadcast_to(xi, (len(tau), xi.size)), tau)
-    weighted = values * density * weights.reshape(-1)
-    return np.asarray(weighted @ _polynomials(xi))
+    return edges, nodes.reshape(-1), weights.reshape(-1), np.ascontiguousarray(_polynomials(nodes.reshape(-1)))
 
 
 def _polynomials(xi: FloatArray) -> FloatArray:

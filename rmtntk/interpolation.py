@@ -40,19 +40,19 @@ class LogInterpolant:
 
     Attributes
     ----------
-    error : float
-        Largest difference met at the points of comparison.
+    errors : ndarray, shape (fields,)
+        Largest difference met at the points of comparison, for each field.
     """
 
     def __init__(self, function: Callable[[FloatArray], FloatArray], tau: FloatArray, what: str) -> None:
         self.function = function
-        self.error = 0.0
         log_tau = np.log(tau)
         low, high = float(log_tau.min()), float(log_tau.max())
         count = max(1, math.ceil((high - low) / math.log(_MAX_RATIO)))
         pad = 1e-9 * max(1.0, abs(low), abs(high))
         edges = np.linspace(low - pad, high + pad, count + 1)
         self.panels: list[tuple[float, float, FloatArray]] = []
+        self.errors = np.zeros(0)
         stack = [(float(a), float(b), 0) for a, b in itertools.pairwise(edges)]
         while stack:
             a, b, depth = stack.pop()
@@ -63,7 +63,8 @@ class LogInterpolant:
             checks = middle + half * _CHECKS
             values = function(np.exp(np.concatenate([middle + half * _X, checks])))
             nodes, wanted = values[:NODES], values[NODES:]
-            gap = float(np.abs(weights_at((checks - middle) / half) @ nodes - wanted).max())
+            gaps = np.abs(weights_at((checks - middle) / half) @ nodes - wanted).max(axis=0)
+            gap = float(gaps.max())
             if gap > TOLERANCE:
                 if depth == _MAX_HALVINGS:
                     raise AccuracyError(
@@ -74,7 +75,7 @@ class LogInterpolant:
                     )
                 stack += [(a, middle, depth + 1), (middle, b, depth + 1)]
                 continue
-            self.error = max(self.error, gap)
+            self.errors = np.maximum(self.errors, gaps) if self.errors.size else gaps
             self.panels.append((a, b, nodes))
 
     @property

@@ -9,15 +9,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from rmtntk._blas import one_blas_thread
 from rmtntk._memory import check_memory
 from rmtntk._typing import AnyArray, FloatArray
-from rmtntk._validation import check_array, check_dtype, check_pair, squared_norms
+from rmtntk._validation import check_array, check_dtype, check_pair, check_squares
 from rmtntk.certificate import certify, check_accuracy
 from rmtntk.dual import Plan, plan
 from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.moments import has_jump
 from rmtntk.network import Network, layer_scales, tau0_of
-from rmtntk.tiles import fill
+from rmtntk.tiles import fill, squares
 
 __all__ = ["KernelDiagonals", "ck", "ck_ntk", "kernel_diagonals", "nngp", "ntk"]
 
@@ -65,7 +66,7 @@ def ck(
         Second set of samples; the default is `x` itself.
     dtype : {float64, float32}
         Type of the result. The layers' arithmetic is float64 in either case. If the data are float32 as well, so is
-        the product X Yᵀ: entries are then off by up to about 1e-6 √(K_ii K_jj), the diagonal by rounding only.
+        the product X Yᵀ: entries are then off by up to (5 + L) 1.2e-7 √(K_ii K_jj), the diagonal by rounding only.
     return_error : bool
         Also return a bound of the truncation error of any entry (0 where all duals are closed forms).
 
@@ -100,8 +101,11 @@ def ck(
 def nngp(net: Network, x: ArrayLike, y: ArrayLike | None = None, *, dtype: DTypeLike = np.float64) -> AnyArray:
     """Covariance w² K_L + b² of the outputs of a network with random readout; see :func:`ck`."""
     kernel = _compute(net, x, y, dtype, want_ck=True, want_ntk=False).ck
-    kernel *= net.weight_std**2
-    kernel += net.bias_std**2
+    with np.errstate(over="ignore"):
+        kernel *= net.weight_std**2
+        kernel += net.bias_std**2
+    if not np.isfinite(max(kernel.max(), -kernel.min())):
+        raise ValueError(f"`dtype` {kernel.dtype} cannot hold entries times weight_std²: rescale the data")
     return kernel
 
 
@@ -157,15 +161,17 @@ def ck_ntk(
     return pair.ck, pair.ntk
 
 
+@one_blas_thread()
 def kernel_diagonals(net: Network, x: ArrayLike) -> KernelDiagonals:
     """Diagonals of CK and NTK in closed form, O(n (p + L)), without forming a matrix."""
     _check_network(net)
     rows = check_pair(x, None)[0]
-    squared = net.input_factor(rows.shape[1]) * squared_norms(rows, "x")
+    squared = net.input_factor(rows.shape[1]) * _squares(_writable(rows), "x")
     table = plan(net, layer_scales(net, tau0_of(net, squared)), np.sqrt(squared))
     return KernelDiagonals(table.ck_diagonal, table.ntk_diagonal)
 
 
+@one_blas_thread()  # from the plan on: the last digits of products depend on the number of threads
 def _compute(
     net: Network,
     x: ArrayLike,
@@ -178,7 +184,7 @@ def _compute(
 ) -> _Pair:
     _check_network(net)
     kind = check_dtype(dtype)
-    x_data, y_data = check_pair(x, y, keep_float32=kind == np.float32)
+    x_data, y_data = check_pair(x, y, keep_float32=kind == np.float32, finite=False)
     columns = x_data if y_data is None else y_data
     shape = (len(x_data), len(columns))
     jumps = want_ntk and any(has_jump(act) for act in net.activations)
@@ -191,27 +197,24 @@ def _compute(
     count = int(want_ck) + int(want_ntk)
     check_memory(count * shape[0] * shape[1] * kind.itemsize, f"{count} kernel(s) of shape {shape}")
     factor = net.input_factor(x_data.shape[1])
-    squared = factor * squared_norms(x_data, "x")
+    rows = _writable(x_data)
+    others = None if y_data is None else _writable(y_data)
+    squared = factor * _squares(rows, "x")
+    both_squared = squared if others is None else np.concatenate([squared, factor * _squares(others, "y")])
     scales = layer_scales(net, tau0_of(net, squared))
-    if y_data is not None:
-        squared = np.concatenate([squared, factor * squared_norms(y_data, "y")])
-    both = plan(net, scales, np.sqrt(squared), factor)
+    both = plan(net, scales, np.sqrt(both_squared), factor)
     certificate = certify(net, both, want_ntk=want_ntk)
     ck_out = np.empty(shape, dtype=kind) if want_ck else None
     ntk_out = np.empty(shape, dtype=kind) if want_ntk else None
-    rows = _writable(x_data)
-    if y_data is None:
+    if others is None:
         first = second = both
     else:
         first, second = both[: len(x_data)], both[len(x_data) :]
     with np.errstate(over="ignore"):  # float32 results are checked below
-        tracked = fill(
-            rows, None if y_data is None else _writable(y_data), first, second, ck_out, ntk_out, track=certificate.track
-        )
+        tracked = fill(rows, others, first, second, ck_out, ntk_out, track=certificate.track)
     if jumps and ntk_out is not None:
         _fill_infinite(ntk_out, fill_value, symmetric=y_data is None)
-    elif kind == np.float32:
-        _check_range(first, second, want_ck=want_ck, want_ntk=want_ntk)
+    _check_range(first, second, kind, want_ck=want_ck, want_ntk=want_ntk and not jumps)
     bounds = tracked if certificate.track else certificate.bounds
     check_accuracy(net, both, bounds, want_ck=want_ck, want_ntk=want_ntk)
     return _Pair(ck_out, ntk_out, float(bounds[0]), float(bounds[1]))  # type: ignore[arg-type]
@@ -222,12 +225,19 @@ def _writable(rows: AnyArray) -> AnyArray:
     return rows if rows.flags.writeable else rows.copy()
 
 
-def _check_range(first: Plan, second: Plan, *, want_ck: bool, want_ntk: bool) -> None:
-    """Raise if float32 cannot hold the kernels: no entry exceeds the root of the product of two diagonals."""
+def _squares(rows: AnyArray, name: str) -> FloatArray:
+    found = squares(rows)
+    check_squares(found, rows, name)
+    return found
+
+
+def _check_range(first: Plan, second: Plan, kind: np.dtype[Any], *, want_ck: bool, want_ntk: bool) -> None:
+    """Raise if the type cannot hold the kernels: no entry exceeds the root of the product of two diagonals."""
     for wanted, name in ((want_ck, "ck_diagonal"), (want_ntk, "ntk_diagonal")):
         top = float(np.sqrt(getattr(first, name).max()) * np.sqrt(getattr(second, name).max()))
-        if wanted and top > np.finfo(np.float32).max:
-            raise ValueError(f"`dtype` float32 cannot hold entries up to {top:.3g}: take float64 or rescale the data")
+        if wanted and not top <= float(np.finfo(kind).max):
+            advice = "take float64 or rescale the data" if kind == np.float32 else "rescale the data"
+            raise ValueError(f"`dtype` {kind} cannot hold entries up to {top:.3g}: {advice}")
 
 
 def _check_diagonal(diagonal: Any, n: int, *, symmetric: bool) -> FloatArray | float | None:

@@ -280,8 +280,8 @@ def _estimate(act: Activation, tau: FloatArray, breaks: list[FloatArray]) -> tup
 
 def has_jump(act: Activation) -> bool:
     """Whether the function jumps at a declared breakpoint (its derivative may jump without harm)."""
-    if act.is_step:
-        return True
+    if act.family != "smooth":
+        return act.is_step
     for point in act.breakpoints:
         delta = 1e-7 * max(1.0, abs(point))
         a, b, c, d = act.function(np.array([point - 2 * delta, point - delta, point + delta, point + 2 * delta]))

@@ -1,7 +1,9 @@
 """What a wide network is: its activations, weight and bias scales, centring and input scaling."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,9 +14,11 @@ from rmtntk.activations import Activation, get
 from rmtntk.layers import Dense, resolve_layers
 from rmtntk.moments import MomentArrays, moment_arrays
 
-__all__ = ["LayerScales", "Network", "input_rows", "layer_scales", "resolve_tau0", "tau0_of"]
+__all__ = ["LayerScales", "Network", "check_functions", "input_rows", "layer_scales", "resolve_tau0", "tau0_of"]
 
 InputScaling = Literal["unit", "fan_in"]
+
+_LARGEST = 1e150  # of standard deviations, whose squares float64 must hold
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ class Network:
         check_choice(input_scaling, "input_scaling", ("unit", "fan_in"))
         fields = {
             "activations": tuple(layers),
-            "weight_std": check_real(weight_std, "weight_std", low=0.0, open_low=True),
-            "bias_std": check_real(bias_std, "bias_std", low=0.0),
+            "weight_std": check_real(weight_std, "weight_std", low=0.0, high=_LARGEST, open_low=True),
+            "bias_std": check_real(bias_std, "bias_std", low=0.0, high=_LARGEST),
             "centered": centered,
             "input_scaling": input_scaling,
             "tau0": None if tau0 is None else check_real(tau0, "tau0", low=0.0, open_low=True),
@@ -168,6 +172,20 @@ class LayerScales(NamedTuple):
 
 def layer_scales(net: Network, tau0: float) -> LayerScales:
     """Follow a sample of typical norm through the layers."""
+    if any(act.name == "custom" for act in net.activations):  # a user's function may change between calls
+        return _follow(net, tau0)
+    return _remembered(net, tau0)
+
+
+@lru_cache(maxsize=64)
+def _remembered(net: Network, tau0: float) -> LayerScales:
+    found = _follow(net, tau0)
+    for array in (found.tau, found.scale, found.centre, *itertools.chain(*found.moments)):
+        array.setflags(write=False)
+    return found
+
+
+def _follow(net: Network, tau0: float) -> LayerScales:
     tau, scale, centre, table = [tau0], [], [], []
     for activation in net.activations:
         argument = float(np.hypot(net.weight_std * tau[-1], net.bias_std))
@@ -184,6 +202,15 @@ def layer_scales(net: Network, tau0: float) -> LayerScales:
                 f"{argument:.3g}: the network carries no signal (thresholds far outside the data's scale?)"
             )
     return LayerScales(np.array(tau), np.array(scale), np.array(centre), tuple(table))
+
+
+def check_functions(net: Network, why: str) -> None:
+    """Raise if an activation is known by its kernel only; `why` says what is missing."""
+    for act in net.activations:
+        if not act.is_function:
+            raise ValueError(
+                f"`net` must have activations that are functions, got {act}, which is known by its kernel only: {why}"
+            )
 
 
 def input_rows(net: Network, x: FloatArray) -> FloatArray:

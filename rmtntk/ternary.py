@@ -28,7 +28,7 @@ from rmtntk.activations import Activation
 from rmtntk.errors import InfeasibleError, ModelFileError
 from rmtntk.matching import Match, match
 from rmtntk.modelfile import read_model, write_model
-from rmtntk.network import LayerScales, Network, input_rows, layer_scales, resolve_tau0
+from rmtntk.network import LayerScales, Network, check_functions, input_rows, layer_scales, resolve_tau0
 from rmtntk.packing import PackedTernary, bits_per_weight, pack, sample_ternary
 from rmtntk.readout import Ridge, fit_ridge
 
@@ -365,6 +365,7 @@ def compress(
     check_choice(activations, "activations", ("ternary", "dense"))
     if net.bias_std != 0.0 or not net.centered:
         raise ValueError("`net` must have centered=True and bias_std=0 to be compressed")
+    check_functions(net, "there is nothing to apply to the neurons")
     dense = net.with_tau0(resolve_tau0(net, input_rows(net, data)))
     found: Match | None = None
     matched = dense

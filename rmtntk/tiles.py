@@ -6,23 +6,31 @@ symmetric, to the outputs. So the only memory beyond the outputs is a buffer and
 exists as a whole. BLAS is held to one thread meanwhile: which thread makes a tile then changes no bit of it.
 """
 
-import itertools
 import math
+import os
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmtntk._jit import block, closed, erf, errors, homogeneous, layout, series, step
-from rmtntk._threads import get_num_threads, run
+from rmtntk._jit import block, closed, erf, errors, homogeneous, layout, series, single, step
+from rmtntk._jit import near as pairs_near
+from rmtntk._threads import Numbers, get_num_threads, run
 from rmtntk._typing import AnyArray, FloatArray
 from rmtntk.dual import LayerData, Plan
+from rmtntk.smooth import NEAR_RULE
 
-__all__ = ["TILE_COLUMNS", "TILE_ROWS", "fill"]
+__all__ = ["TILE", "fill", "squares"]
 
-TILE_ROWS = 512
-TILE_COLUMNS = 1024
+TILE = 768  # rows and columns: 4.5 MiB of float64, in the caches, and wide enough for BLAS to run at full speed
+DIAGONAL = 256  # at most this much of a tile on the diagonal is made in vain
+_PATIENCE = 20.0  # seconds
 ONE_THREAD = 1 << 15  # fewer pairs than this are not worth a second thread
+_CORES = os.cpu_count() or 1
+_MANY = 1 << 20  # numbers to square before more threads help
+_LARGE = 1e12  # of scales whose products and quotients float32 holds with ease
 
 Layer = Callable[[FloatArray, int, int, int, int], None]
 
@@ -68,24 +76,33 @@ def fill(
     symmetric = y is None
     columns = x if y is None else y
     n, m = len(x), len(columns)
+    direct: Any = layout.DIRECT_SINGLE if x.dtype == np.float32 else layout.DIRECT
+    opening, rows_of, columns_of, constants = block.open_block, first.rows, second.rows, first.constants
     steps = _steps(first, second, want_ntk=ntk is not None, track=track)
-    direct = layout.DIRECT_SINGLE if x.dtype == np.float32 else layout.DIRECT
+    kind: np.dtype[Any] = np.dtype(np.float64)
+    if _all_single(x, ck, ntk, first, second):
+        kind, direct, opening = np.dtype(np.float32), np.float32(direct), single.open_block
+        rows_of, columns_of, constants = (table.astype(kind) for table in (rows_of, columns_of, constants))
+        steps = [_all_layers(rows_of, columns_of, constants)]
     close = block.close_symmetric if symmetric else block.close_rectangle
     count = 1 if n * m < ONE_THREAD else get_num_threads()
-    jobs = list(_tiles(n, m, symmetric, *_tile_shape(n, m, count)))
+    jobs = list(_tiles(n, m, symmetric, *_tile_shape(n, m)))
     bounds = np.zeros((count, 2))
 
     def task(thread: int) -> None:
-        state = np.empty((layout.N_PLANES_WITH_ERRORS if track else layout.N_PLANES) * layout.PLANE)
+        state = _take_state((layout.N_PLANES_WITH_ERRORS if track else layout.N_PLANES) * layout.PLANE, kind)
         buffer = np.empty((max(job.m for job in jobs), max(job.w for job in jobs)), dtype=x.dtype)
-        while (number := next(counter)) < len(jobs):
+        for number in numbers:
             tile = jobs[number]
             i0, rows, j0, width = tile
             np.matmul(x[i0 : i0 + rows], columns[j0 : j0 + width].T, out=buffer[:rows, :width])
             for part in _blocks(tile, symmetric):
-                block.open_block(
-                    buffer, part.i0 - i0, part.j0 - j0, direct, x, columns, first.rows, second.rows,
-                    first.constants, state, *part,
+                if numbers.stopped:
+                    return
+                if thread == 0:
+                    patience.look(number / len(jobs))
+                opening(
+                    buffer, part.i0 - i0, part.j0 - j0, direct, x, columns, rows_of, columns_of, constants, state, *part
                 )  # fmt: skip
                 if track:
                     errors.clear(state, part.m, part.w)
@@ -96,12 +113,15 @@ def fill(
                 if ntk is not None:
                     close(state, layout.NTK, ntk, *part)
                 if track:
-                    for kind, plane in enumerate((layout.ERROR_CK, layout.ERROR_NTK)):
+                    for which, plane in enumerate((layout.ERROR_CK, layout.ERROR_NTK)):
                         largest = errors.largest(state, plane, *part, symmetric)
-                        bounds[thread, kind] = max(bounds[thread, kind], largest)
+                        bounds[thread, which] = max(bounds[thread, which], largest)
 
-    counter = itertools.count()
-    run(task, count)
+        _spare.append(state)
+
+    patience = _Patience(any(layer.pieces is not None for layer in first.layers))
+    numbers = Numbers(len(jobs))
+    run(task, count, numbers)
     if symmetric:
         if ck is not None:
             np.fill_diagonal(ck, first.ck_diagonal)
@@ -110,20 +130,98 @@ def fill(
     return bounds.max(axis=0)
 
 
-def _tile_shape(n: int, m: int, threads: int) -> tuple[int, int]:
-    """Rows and columns of a tile: whole blocks, small enough for the caches and for all threads to have some."""
-    share = math.sqrt(n * m / (8.0 * threads))
-    rows = min(TILE_ROWS, max(layout.ROWS, int(share) // layout.ROWS * layout.ROWS))
-    columns = min(TILE_COLUMNS, max(layout.WIDTH, int(2.0 * share) // layout.WIDTH * layout.WIDTH))
-    return rows, columns
+class _Patience:
+    """Warn once, after a while, if a kernel will take minutes because its rows are nearly parallel."""
+
+    def __init__(self, watch: bool) -> None:
+        self._start = time.perf_counter() if watch else math.inf
+
+    def look(self, done: float) -> None:
+        """Take note of the share of tiles begun."""
+        elapsed = time.perf_counter() - self._start
+        if elapsed > _PATIENCE and done < 0.5:
+            self._start = math.inf
+            left = f"about {elapsed / done / 60.0:.0f} minutes" if done > 0.0 else "very long"
+            warnings.warn(
+                f"this kernel will take {left}: most of its rows are nearly parallel, where an activation without a "
+                "closed dual kernel is integrated pair by pair. A larger `tolerance`, centered=True, or an activation "
+                "with a closed form (docs/activations.md) is fast",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+# States of finished computations, for the next: touching new memory costs more than a small kernel. Lists are safe to
+# append to and pop from in several threads.
+_spare: list[AnyArray] = []
+_SPARE_COUNT = 4
+
+
+def _take_state(size: int, kind: np.dtype[Any]) -> AnyArray:
+    while _spare:
+        try:
+            state = _spare.pop()
+        except IndexError:  # another thread was faster
+            break
+        if state.size >= size and state.dtype == kind:
+            del _spare[_SPARE_COUNT:]
+            return state
+    return np.empty(size, dtype=kind)
+
+
+def squares(rows: AnyArray) -> FloatArray:
+    """Return ‖x_i‖², (n,), float64; inf or NaN where a row is not finite or too long."""
+    out = np.empty(len(rows))
+    if rows.size < _MANY:
+        block.squared_norms(rows, 0, len(rows), out)
+        return out
+    count = get_num_threads()
+    edges = np.linspace(0, len(rows), count + 1).astype(int)
+    run(lambda k: block.squared_norms(rows, int(edges[k]), int(edges[k + 1]), out), count)
+    return out
+
+
+def _all_single(x: AnyArray, ck: AnyArray | None, ntk: AnyArray | None, first: Plan, second: Plan) -> bool:
+    """Whether float32 data of a homogeneous network can go through the layers in float32, with room to its limits."""
+    if x.dtype != np.float32 or any(layer.loop != "homogeneous" for layer in first.layers):
+        return False
+    if any(out is not None and out.dtype != np.float32 for out in (ck, ntk)):
+        return False
+    scales = [plan.rows[layout.HEAD + layout.SCALE :: layout.FIELDS] for plan in (first, second)]
+    return all(float(scale.max()) < _LARGE and not ((scale > 0.0) & (scale < 1.0 / _LARGE)).any() for scale in scales)
+
+
+def _tile_shape(n: int, m: int) -> tuple[int, int]:
+    """Rows and columns of a tile: whole blocks, few enough for the caches and many enough for all cores.
+
+    The number of threads must not enter: BLAS adds up an entry in an order that depends on the shape of the product.
+    """
+    if n * m < ONE_THREAD:
+        return min(TILE, n), min(TILE, m)
+    share = math.ceil(math.sqrt(n * m / (1.5 * _CORES)) / layout.ROWS) * layout.ROWS
+    return min(TILE, share), min(TILE, share)
 
 
 def _tiles(n: int, m: int, symmetric: bool, rows: int, columns: int) -> Iterator[Block]:
-    """Cut the kernel into tiles, the largest first; of a symmetric one those with an entry below the diagonal."""
+    """Cut the kernel into tiles, long rows of them first; of a symmetric one those with an entry below the diagonal."""
     for i in range((n - 1) // rows * rows, -1, -rows):
         top = min(rows, n - i)
-        for j in range(0, i + top if symmetric else m, columns):
-            yield Block(i, top, j, min(columns, (i + top if symmetric else m) - j))
+        stop = i if symmetric else m
+        for j in range(0, stop, columns):
+            yield Block(i, top, j, min(columns, stop - j))
+        if symmetric:
+            yield from _triangle(i, top)
+
+
+def _triangle(i: int, size: int) -> Iterator[Block]:
+    """Cut a square on the diagonal in quarters, less the upper one, again and again: BLAS makes whole rectangles."""
+    if size <= DIAGONAL:
+        yield Block(i, size, i, size)
+        return
+    half = -(-size // 2 // layout.ROWS) * layout.ROWS
+    yield from _triangle(i, half)
+    yield Block(i + half, size - half, i, half)
+    yield from _triangle(i + half, size - half)
 
 
 def _blocks(tile: Block, symmetric: bool) -> Iterator[Block]:
@@ -150,6 +248,13 @@ def _steps(first: Plan, second: Plan, *, want_ntk: bool, track: bool) -> list[La
             steps.append(_layer(first, second, k, want_ntk=want_ntk, track=track))
         k = stop
     return steps
+
+
+def _all_layers(rows: AnyArray, columns: AnyArray, constants: AnyArray) -> Layer:
+    def run(state: FloatArray, i0: int, m: int, j0: int, w: int) -> None:
+        single.layers(rows, columns, constants, state, i0, m, j0, w)
+
+    return run
 
 
 def _homogeneous(first: Plan, second: Plan, k: int, stop: int) -> Layer:
@@ -198,6 +303,9 @@ def _loops(own: LayerData, other: LayerData) -> tuple[_Loops, _Loops]:
     if own.loop == "step":
         near = (own.jumps, own.thresholds, other.thresholds, own.upper, other.upper, step.RULES)
         filling.append((step.covariances, near))
+    if own.pieces is not None:
+        filling.append((pairs_near.covariances, (own.pieces, NEAR_RULE)))
+        return filling, [(pairs_near.distances, ())]
     return filling, [(series.distances, terms)]
 
 

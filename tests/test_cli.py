@@ -281,7 +281,7 @@ def test_damaged_model_files(folder, model_file, data):
 
 def test_info_names_versions_and_activations():
     text = succeeded(run("info"))
-    for word in (rn.__version__, np.__version__, "leaky_relu", "numba_threads"):
+    for word in (rn.__version__, np.__version__, "leaky_relu", "threads"):
         assert word in text
     fields = strict(succeeded(run("info", "--json")))
     assert fields["rmtntk"] == rn.__version__

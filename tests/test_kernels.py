@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import numba
 import numpy as np
 import oracles
 import pytest
@@ -609,22 +608,6 @@ def test_dtype_of_the_result():
 # Threads
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_number_of_threads_changes_no_bit(name):
-    x = data(9, 6, norm=0.7)
-    net = rn.Network([FAMILIES[name]] * 2, tau0=1.0)
-    before = numba.get_num_threads()
-    results = []
-    try:
-        for count in (1, numba.config.NUMBA_NUM_THREADS):
-            numba.set_num_threads(count)
-            results.append([rn.ck(net, x), *kernels(net, x, x[:4] + 0.2)])
-    finally:
-        numba.set_num_threads(before)
-    for one, many in zip(*results, strict=True):
-        assert one.tobytes() == many.tobytes()
-
-
 def test_two_python_threads_at_once():
     x, net = data(60, 8), rn.Network(["relu", "erf"])
     want = rn.ck_ntk(net, x)
@@ -651,18 +634,14 @@ def test_two_python_threads_at_once():
 # Accuracy of what has no closed form
 
 
-def test_kinks_at_duplicates_are_refused_beyond_the_tolerance():
+def test_kinks_at_duplicates_meet_the_tolerance():
     x = data(4, 3)
     doubled = np.concatenate([x, x[:1]])
-    net = rn.Network(["selu"])
-    assert np.isfinite(rn.ck(net, x)).all()
-    with pytest.raises(rn.AccuracyError, match=r"known here only to .* of its diagonal") as caught:
-        rn.ck(net, doubled)
-    assert caught.value.bound > 1e-10
-    assert isinstance(caught.value, ValueError)
-    loose = rn.Network([replace(activations.selu, tolerance=1e-5)])
-    kernel, bound = rn.ck(loose, doubled, return_error=True)
-    assert abs(kernel[0, 4] - kernel[0, 0]) <= bound + 64 * EPS  # rounding
+    for tolerance in (1e-5, 1e-10):
+        net = rn.Network([replace(activations.selu, tolerance=tolerance)])
+        kernel, bound = rn.ck(net, doubled, return_error=True)
+        assert abs(kernel[0, 4] - kernel[0, 0]) <= 64 * EPS  # rounding
+        assert bound <= tolerance * kernel.max()
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-5])

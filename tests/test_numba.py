@@ -151,6 +151,8 @@ def test_loops_are_compiled_for_one_type_only():
         for module in (block, closed, erf, errors, homogeneous, series, step)
         for name, loop in vars(module).items()
     }
-    # What touches the data or the result once more for float32, all else for float64 only.
-    twice = ("open_block", "unit_distance", "close_symmetric", "close_rectangle")
-    assert all(count <= (2 if name.endswith(twice) else 1) for name, count in counts.items()), counts
+    # What reads the data is compiled for float64 and float32, what writes results for three pairs of state and result,
+    # all else for float64 only.
+    allowed = {"open_block": 2, "unit_distance": 2, "squared_norms": 2, "close_symmetric": 3, "close_rectangle": 3}
+    too_many = {name: count for name, count in counts.items() if count > allowed.get(name.rsplit(".", 1)[-1], 1)}
+    assert not too_many

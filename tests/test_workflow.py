@@ -387,7 +387,7 @@ def test_environment_names_what_matters():
     fields = describe_environment()
     assert fields["rmtntk"] == rn.__version__
     assert fields["numpy"] == np.__version__
-    assert fields["numba_threads"] >= 1
+    assert fields["threads"] >= 1
     assert set(fields["extras"]) == {"data", "plot", "progress"}
     json.dumps(fields, allow_nan=False)
 

@@ -42,7 +42,7 @@ def save(out: Path, name: str, args: argparse.Namespace, content: dict[str, Any]
             "scipy": scipy.__version__,
             "numba": numba.__version__,
         },
-        "threads": int(numba.get_num_threads()),
+        "threads": rmtntk.get_num_threads(),
     }
     header["options"].pop("out", None)
     path.write_text(json.dumps({**header, **content}, indent=2, default=_plain) + "\n", encoding="utf-8")

@@ -6,6 +6,8 @@ Blocks take rows i0 … i0 + m − 1 of `rows` against columns j0 … j0 + w −
 
 import math
 
+import numpy as np
+
 from rmtntk._jit._options import njit
 from rmtntk._jit.layout import (
     B2,
@@ -43,6 +45,18 @@ def unit_distance(x, y, i, j, inverse_u, inverse_v, sign):
         difference = x[i, k] * inverse_u - sign * (y[j, k] * inverse_v)
         total += difference * difference
     return total
+
+
+@njit(fma=True, reassoc=True)
+def squared_norms(x, start, stop, out):
+    """Fill out[start : stop] with ‖x_i‖²; float64 sums, of terms that do not cancel."""
+    for i in range(start, stop):
+        row = x[i]
+        total = 0.0
+        for k in range(len(row)):
+            value = np.float64(row[k])
+            total += value * value
+        out[i] = total
 
 
 @njit(fma=True)
@@ -91,13 +105,13 @@ def open_block(tile, row, column, direct, x, y, rows, columns, constants, state,
                 v = norm_v[k]
                 scale = inverse_su * inverse_sv[k]
                 r = state[NTK + base + k] * scale
-                # (w u, b) and (w v, b) have the angle φ between them: 1 − cos φ = sin² φ / (1 + cos φ)
-                cosine = (w2 * u * v + b2) * scale
-                sine_sq = w2 * b2 * ((u - v) * scale) * ((u - v) * scale)
-                gap_in = abs(q) if math.copysign(1.0, q) > 0.0 else 2.0 - abs(q)
+                # (w u, b) and (w v, ±b) have the angle φ between them: 1 − cos φ = sin² φ / (1 + cos φ)
+                side = 1.0 if r >= 0.0 else -1.0
+                cosine = (w2 * u * v + side * b2) * scale
+                sine_sq = w2 * b2 * ((u - side * v) * scale) * ((u - side * v) * scale)
+                gap_in = abs(q) if math.copysign(1.0, q) * side > 0.0 else 2.0 - abs(q)
                 gap = w2 * u * v * scale * gap_in + sine_sq / (1.0 + cosine)
-                gap = max(0.0, gap if r >= 0.0 else 1.0 + r)
-                state[Q + base + k] = math.copysign(gap, r)
+                state[Q + base + k] = math.copysign(max(0.0, gap), r)
 
 
 @njit(fma=True)

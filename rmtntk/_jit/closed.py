@@ -38,24 +38,24 @@ def trig(rows, columns, constants, number, state, i0, m, j0, w):
     r"""A sin(f t + φ), in units of 1/f: Cov = A² e^{−(a+b)/2} (cos²φ sinh c + sin²φ (cosh c − 1)).
 
     With e^{|c| − (a+b)/2} = e^{−d/2}, d = Var(|u| − |v|), and sinh|c| e^{−|c|} = −expm1(−2|c|)/2, nothing overflows.
+    EXTRA holds |f| λ.
     """
     line = HEAD + FIELDS * number
     amplitude2 = constants[number, FAMILY] * constants[number, FAMILY]
     frequency = constants[number, FAMILY + 1]
     sine2 = constants[number, FAMILY + 2]
     cosine2 = constants[number, FAMILY + 3]
-    scale_v = columns[line + SCALE, j0 : j0 + w]
+    scale_v = columns[line + EXTRA, j0 : j0 + w]
     for i in range(m):
         base = i * STRIDE
-        su = abs(frequency) * rows[line + SCALE, i0 + i]
+        su = rows[line + EXTRA, i0 + i]
         for k in range(w):
             q = state[Q + base + k]
             g = abs(q)
-            sv = abs(frequency) * scale_v[k]
-            product = su * sv
-            c = product * (1.0 - g)
-            decay = exponential(-0.5 * (su - sv) * (su - sv) - product * g)
-            fall = -exponential_minus_one(-c)  # 1 − e^{−|c|}
+            sv = scale_v[k]
+            # products from the left: su · sv alone may overflow, and ∞ · 0 is not 0
+            decay = exponential(-0.5 * (su - sv) * (su - sv) - su * g * sv)
+            fall = -exponential_minus_one(-(su * (1.0 - g) * sv))  # 1 − e^{−|c|}
             double = fall * (2.0 - fall)  # 1 − e^{−2|c|}
             sinh = 0.5 * decay * double
             cosh = decay - sinh
@@ -67,38 +67,40 @@ def trig(rows, columns, constants, number, state, i0, m, j0, w):
 
 @njit(fma=True)
 def trig_distances(rows, columns, constants, number, state, i0, m, j0, w):
-    r"""E[(f_u − f_v)²], or + for sines at ρ < 0.
+    r"""E[(f_u − f_v)²], or + for sines at ρ < 0: products of what vanishes with D = Var(u − v) or P = Var(u + v).
 
-    = A² [1 − e^{−d₋/2} + cos 2φ (e^{−d₊/2} − (e^{−2a} + e^{−2b})/2)], and with d₋ + d₊ = 2(a + b) the last term is
-    cos 2φ e^{−(a+b)} (expm1(d₋/2) − 2 sinh²((a − b)/2)).
+    E[(sin u − sin v)²] = (1 − e^{−D/2}) (1 + e^{−P/2}) − B and E[(cos u − cos v)²] = (1 − e^{−D/2}) (1 − e^{−P/2}) + B,
+    B = e^{−(a+b)} (cosh(a − b) − 1); sine and cosine are uncorrelated, so that cos²φ and sin²φ weigh the two.
     """
     line = HEAD + FIELDS * number
     amplitude2 = constants[number, FAMILY] * constants[number, FAMILY]
-    frequency = abs(constants[number, FAMILY + 1])
-    twice = constants[number, FAMILY + 3] - constants[number, FAMILY + 2]  # cos 2φ
-    odd = constants[number, FAMILY + 2] == 0.0
+    sine2 = constants[number, FAMILY + 2]
+    cosine2 = constants[number, FAMILY + 3]
     for i in range(m):
         base = i * STRIDE
-        su = frequency * rows[line + SCALE, i0 + i]
+        su = rows[line + EXTRA, i0 + i]
         for k in range(w):
             q = state[Q + base + k]
             if abs(q) >= NEAR:
                 continue
             before = state[OLD + base + k]
             g = abs(before)
-            sv = frequency * columns[line + SCALE, j0 + k]
-            side = math.copysign(1.0, before)
-            if odd and math.copysign(1.0, q) < 0.0:
-                side = -side
-            one = g if side > 0.0 else 2.0 - g  # 1 − ρ
-            half = 0.5 * (su - sv) * (su - sv) + su * sv * one
-            total = su * su + sv * sv
-            far = su * su - sv * sv
-            # e^{−total} expm1(half) and e^{−total} sinh²(far/2), each without overflow
-            rise = math.exp(half - total) - math.exp(-total) if half > 1.0 else math.exp(-total) * math.expm1(half)
-            skew = math.expm1(-abs(far))
-            bent = 0.25 * math.exp(abs(far) - total) * skew * skew
-            state[WORK + base + k] = amplitude2 * max(0.0, -math.expm1(-half) + twice * (rise - 2.0 * bent))
+            sv = columns[line + EXTRA, j0 + k]
+            apart = (su - sv) * (su - sv)
+            near = 0.5 * apart + su * g * sv  # ½ Var(|u| − |v|)
+            far = 0.5 * apart + su * (2.0 - g) * sv
+            flipped = math.copysign(1.0, before) < 0.0
+            if sine2 == 0.0 and math.copysign(1.0, q) < 0.0:
+                flipped = not flipped
+            minus = far if flipped else near
+            plus = near if flipped else far
+            fall = -math.expm1(-minus)
+            skew = math.expm1(-abs(su - sv) * (su + sv))
+            least = min(su, sv)
+            bent = 0.5 * math.exp(-2.0 * least * least) * skew * skew
+            sines = fall * (1.0 + math.exp(-plus)) - bent
+            cosines = bent - fall * math.expm1(-plus)
+            state[WORK + base + k] = amplitude2 * (cosine2 * sines + sine2 * cosines)
 
 
 @njit(fma=True)
@@ -137,66 +139,80 @@ def exponential_distances(rows, columns, constants, number, state, i0, m, j0, w)
             sv = rate * columns[line + SCALE, j0 + k]
             one = abs(before) if math.copysign(1.0, before) > 0.0 else 2.0 - abs(before)
             half = 0.5 * (su - sv) * (su - sv) + su * sv * one
-            apart = math.exp(su * su) * math.expm1(sv * sv - su * su)
+            apart = math.exp(su * su) * math.expm1((sv - su) * (sv + su))
             both = math.exp(su * su + sv * sv)
             state[WORK + base + k] = amplitude2 * (apart * apart - 2.0 * both * math.expm1(-half))
 
 
 @njit(fma=True)
 def gaussian(rows, columns, constants, number, state, i0, m, j0, w):
-    """A e^{s t²}: with κ = −2s and a = κ λ²: E = A²/√D, D = (1+a)(1+b) − c² = 1 + a + b + ab (1 − ρ²)."""
+    r"""A e^{s t²}: with κ = −2s, a = κ λ² and D = (1+a)(1+b) − c²: E = A²/√D, E[σ'σ'] = A² κ c/√D³.
+
+    D/((1+a)(1+b)) = ½ (V_u W_v + V_v W_u) + S_u S_v (1 − ρ²), a sum of positive terms for growing e^{s t²} too in which
+    no norm is squared: W = 1/(1+a) from MEAN = A √W, and EXTRA holds S = a/(1+a) and V = (1+2a)/(1+a).
+    """
     line = HEAD + FIELDS * number
-    amplitude2 = constants[number, FAMILY] * constants[number, FAMILY]
+    inverse = 1.0 / (constants[number, FAMILY] * constants[number, FAMILY])
     kappa = -2.0 * constants[number, FAMILY + 1]
     scale_v = columns[line + SCALE, j0 : j0 + w]
+    mean_v = columns[line + MEAN, j0 : j0 + w]
+    share_v = columns[line + EXTRA, j0 : j0 + w]
+    rest_v = columns[line + EXTRA + 1, j0 : j0 + w]
     for i in range(m):
         base = i * STRIDE
-        su = rows[line + SCALE, i0 + i]
-        a = kappa * su * su
+        mean_u = rows[line + MEAN, i0 + i]
+        weight_u = mean_u * mean_u * inverse
+        share_u = rows[line + EXTRA, i0 + i]
+        rest_u = rows[line + EXTRA + 1, i0 + i]
+        slope_u = kappa * kappa * rows[line + SCALE, i0 + i] * weight_u
         for k in range(w):
             q = state[Q + base + k]
             g = abs(q)
-            b = kappa * scale_v[k] * scale_v[k]
-            c = kappa * math.copysign(su * scale_v[k] * (1.0 - g), q)
-            root_a = math.sqrt(1.0 + a)
-            root_b = math.sqrt(1.0 + b)
-            # everything over (1 + a)(1 + b), so that large norms do not overflow
-            ratio = (c / root_a) / root_b
-            share = ((1.0 + a) / root_a / root_b + b / root_a / root_b) / (root_a * root_b)
-            share = share + (a / (root_a * root_a)) * (b / (root_b * root_b)) * (g * (2.0 - g))
-            root = math.sqrt(share)
-            top = amplitude2 / (root_a * root_b)
-            state[CK + base + k] = top * (ratio * ratio / (root * (1.0 + root)))
-            state[SLOPE + base + k] = top * kappa * (ratio / (root_a * root_b)) / (share * root)
+            rho = 1.0 - g
+            weight_v = mean_v[k] * mean_v[k] * inverse
+            both = share_u * share_v[k]
+            root = math.sqrt(0.5 * (rest_u * weight_v + rest_v[k] * weight_u) + both * (g * (2.0 - g)))
+            over = 1.0 / root
+            top = mean_u * mean_v[k] * over
+            state[CK + base + k] = top * (both * rho * rho / (1.0 + root))
+            slope = (slope_u * over) * (scale_v[k] * weight_v * over)
+            state[SLOPE + base + k] = top * slope * math.copysign(rho, q)
 
 
 @njit(fma=True)
 def gaussian_distances(rows, columns, constants, number, state, i0, m, j0, w):
     r"""E[(f_u − f_v)²] = A² [(1+2a)^{-½} + (1+2b)^{-½} − 2 D^{-½}], split at ρ = 1 where D = 1 + a + b."""
     line = HEAD + FIELDS * number
-    amplitude2 = constants[number, FAMILY] * constants[number, FAMILY]
+    inverse = 1.0 / (constants[number, FAMILY] * constants[number, FAMILY])
     kappa = -2.0 * constants[number, FAMILY + 1]
     for i in range(m):
         base = i * STRIDE
         su = rows[line + SCALE, i0 + i]
-        a = kappa * su * su
+        mean_u = rows[line + MEAN, i0 + i]
+        weight_u = mean_u * mean_u * inverse
+        share_u = rows[line + EXTRA, i0 + i]
+        rest_u = rows[line + EXTRA + 1, i0 + i]
         for k in range(w):
             if abs(state[Q + base + k]) >= NEAR:
                 continue
             g = abs(state[OLD + base + k])
             sv = columns[line + SCALE, j0 + k]
-            b = kappa * sv * sv
-            middle = 1.0 + a + b
-            lost = a * b * (g * (2.0 - g))
+            mean_v = columns[line + MEAN, j0 + k]
+            weight_v = mean_v * mean_v * inverse
+            rest_v = columns[line + EXTRA + 1, j0 + k]
+            # roots of D/((1 + a)(1 + b)) at |ρ| and at 1
+            middle = 0.5 * (rest_u * weight_v + rest_v * weight_u)
+            lost = share_u * columns[line + EXTRA, j0 + k] * (g * (2.0 - g))
             root = math.sqrt(middle + lost)
-            root_m = math.sqrt(middle)
-            drop = lost / (root * root_m * (root + root_m))
-            x = kappa * (su - sv) * (su + sv) / middle
-            # (1+x)^{-½} + (1−x)^{-½} − 2 with 1 − √(1−x²) = e
-            w_x = math.sqrt((1.0 - x) * (1.0 + x))
+            top = math.sqrt(middle)
+            drop = (lost / root) / (top * (root + top))
+            # (1+x)^{-½} + (1−x)^{-½} − 2 with 1 − √(1−x²) = e, where 1 ± x = (1 + 2a)/(1 + a + b), (1 + 2b)/…
+            weight = mean_u * mean_v * inverse / top  # (1 + a + b)^{-½}
+            x = kappa * ((su - sv) * weight) * ((su + sv) * weight)
+            w_x = math.sqrt((rest_u * weight_v / middle) * (rest_v * weight_u / middle))
             e = x * x / (1.0 + w_x)
-            apart = e * (2.0 - 1.0 / (1.0 + math.sqrt(1.0 - 0.5 * e))) / (w_x * root_m)
-            state[WORK + base + k] = amplitude2 * (apart + 2.0 * drop)
+            apart = e * (2.0 - 1.0 / (1.0 + math.sqrt(1.0 - 0.5 * e))) / (w_x * top)
+            state[WORK + base + k] = mean_u * mean_v * (apart + 2.0 * drop)
 
 
 @njit(fma=True)
@@ -311,7 +327,8 @@ def rectified(rows, columns, constants, number, table, state, i0, m, j0, w):
     r"""max(t, 0)^k: the arc-cosine kernels of order k and k − 1 (Cho and Saul 2009).
 
     E = λ_u^k λ_v^k I_k, E[σ'σ'] = k² (λ_u λ_v)^{k−1} I_{k−1}, I_k = (P_k(ρ) sin t + Q_k(ρ)(π − t))/2π; table holds
-    the ascending coefficients of P_k, Q_k, P_{k−1}, Q_{k−1}. EXTRA holds λ^k and k λ^{k−1}.
+    the ascending coefficients of P_k, Q_k, P_{k−1}, Q_{k−1}. EXTRA holds λ^k and k λ^{k−1}. The four polynomials grow
+    in four planes, so that the innermost loop is that over pairs.
     """
     line = HEAD + FIELDS * number
     mean2 = constants[number, FAMILY]
@@ -323,23 +340,32 @@ def rectified(rows, columns, constants, number, table, state, i0, m, j0, w):
         power_u = rows[line + EXTRA, i0 + i]
         slope_u = rows[line + EXTRA + 1, i0 + i]
         for k in range(w):
+            state[CK + base + k] = table[0, degree - 1]
+            state[WORK + base + k] = table[1, degree - 1]
+            state[SLOPE + base + k] = table[2, degree - 1]
+            state[OLD + base + k] = table[3, degree - 1]
+        for n in range(degree - 2, -1, -1):
+            p1 = table[0, n]
+            q1 = table[1, n]
+            p2 = table[2, n]
+            q2 = table[3, n]
+            for k in range(w):
+                q = state[Q + base + k]
+                rho = math.copysign(1.0 - abs(q), q)
+                state[CK + base + k] = p1 + rho * state[CK + base + k]
+                state[WORK + base + k] = q1 + rho * state[WORK + base + k]
+                state[SLOPE + base + k] = p2 + rho * state[SLOPE + base + k]
+                state[OLD + base + k] = q2 + rho * state[OLD + base + k]
+        for k in range(w):
             q = state[Q + base + k]
             g = abs(q)
             s = math.sqrt(g * (2.0 - g))
             t = s + s * g * angle_excess(g)
             rest = 2.0 * HALF_PI - t if math.copysign(1.0, q) > 0.0 else t  # π minus the angle of ρ
-            rho = math.copysign(1.0 - g, q)
-            p1 = table[0, degree - 1]
-            q1 = table[1, degree - 1]
-            p2 = table[2, degree - 1]
-            q2 = table[3, degree - 1]
-            for n in range(degree - 2, -1, -1):
-                p1 = table[0, n] + rho * p1
-                q1 = table[1, n] + rho * q1
-                p2 = table[2, n] + rho * p2
-                q2 = table[3, n] + rho * q2
-            state[CK + base + k] = power_u * power_v[k] * (INV_2PI * (p1 * s + q1 * rest) - mean2)
-            state[SLOPE + base + k] = slope_u * slope_v[k] * (INV_2PI * (p2 * s + q2 * rest))
+            value = INV_2PI * (state[CK + base + k] * s + state[WORK + base + k] * rest)
+            slope = INV_2PI * (state[SLOPE + base + k] * s + state[OLD + base + k] * rest)
+            state[CK + base + k] = power_u * power_v[k] * (value - mean2)
+            state[SLOPE + base + k] = slope_u * slope_v[k] * slope
 
 
 @njit(fma=True)
@@ -377,19 +403,26 @@ def rectified_distances(rows, columns, constants, number, table, state, i0, m, j
 
 @njit(fma=True)
 def exp_normalized(rows, columns, constants, number, state, i0, m, j0, w):
-    """λ_u λ_v e^{γ(ρ + s)} (Shankar et al. 2020): Cov = λ_u λ_v e^{γ s} (e^{γρ} − 1), derivative γ e^{γ(ρ + s)}."""
+    """λ_u λ_v e^{γ(ρ + s)} (Shankar et al. 2020): Cov = λ_u λ_v e^{γ s} (e^{γρ} − 1), derivative γ e^{γ(ρ + s)}.
+
+    From the larger end down, e^{γ(1 + s)} e^{−γ g} for ρ > 0, so that a large γ neither overflows nor costs digits.
+    """
     line = HEAD + FIELDS * number
     gamma = constants[number, FAMILY]
     floor = constants[number, FAMILY + 1]  # e^{γ s}
+    top = constants[number, FAMILY + 2]  # e^{γ (1 + s)}
     scale_v = columns[line + SCALE, j0 : j0 + w]
     for i in range(m):
         base = i * STRIDE
         su = rows[line + SCALE, i0 + i]
         for k in range(w):
             q = state[Q + base + k]
-            rise = exponential_minus_one(gamma * math.copysign(1.0 - abs(q), q))
-            state[CK + base + k] = su * scale_v[k] * floor * rise
-            state[SLOPE + base + k] = gamma * floor * (1.0 + rise)
+            g = abs(q)
+            high = top * exponential(-gamma * g)
+            fall = exponential_minus_one(-gamma * (1.0 - g))  # e^{−γ|ρ|} − 1
+            up = math.copysign(1.0, q) > 0.0
+            state[CK + base + k] = su * scale_v[k] * (-high * fall if up else floor * fall)
+            state[SLOPE + base + k] = gamma * (high if up else floor + floor * fall)
 
 
 @njit(fma=True)
@@ -397,7 +430,7 @@ def exp_normalized_distances(rows, columns, constants, number, state, i0, m, j0,
     """e^{γ(1+s)} [(λ_u − λ_v)² + 2 λ_u λ_v (1 − e^{−γ(1−ρ)})]."""
     line = HEAD + FIELDS * number
     gamma = constants[number, FAMILY]
-    top = constants[number, FAMILY + 1] * math.exp(gamma)
+    top = constants[number, FAMILY + 2]  # e^{γ (1 + s)}
     for i in range(m):
         base = i * STRIDE
         su = rows[line + SCALE, i0 + i]

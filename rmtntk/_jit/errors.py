@@ -18,18 +18,23 @@ from rmtntk._jit.layout import (
     LAST,
     NEAR,
     NEXT,
+    NORM,
     NTK,
     OLD,
     SCALE,
     SLOPE,
+    SLOPE_SQUARED,
     STRIDE,
     W2,
+    WORK,
     Q,
 )  # fmt: skip
+from rmtntk._jit.series import FLOOR, LIMIT, SLOPE_FLOOR
 
 SMOOTH = 0  # |∂E[σ'σ']/∂c| ≤ C_u C_v, with C = sqrt(E[σ''²])
 KINK = 1  # (Δσ')²/(2π λ_u λ_v sin t)
 JUMP = 2
+ROUNDING = 2.0**-52  # of the features whose difference is taken
 
 
 @njit()
@@ -52,6 +57,9 @@ def carry(rows, columns, constants, number, kind, size, order, left_u, left_v, s
     line = HEAD + FIELDS * number
     w2 = constants[number, W2]
     last = constants[number, LAST] != 0.0
+    limit = constants[number, LIMIT] if order > 0.0 else 0.0
+    floor = constants[number, FLOOR] if order > 0.0 else 0.0
+    slope_floor = constants[number, SLOPE_FLOOR] if order > 0.0 else 0.0
     for i in range(m):
         base = i * STRIDE
         su = rows[line + SCALE, i0 + i]
@@ -60,6 +68,8 @@ def carry(rows, columns, constants, number, kind, size, order, left_u, left_v, s
         root_u = math.sqrt(left_u[0, i0 + i])
         weighted_u = math.sqrt(left_u[1, i0 + i])
         bend_u = left_u[2, i0 + i]
+        norm_u = rows[line + NORM, i0 + i]
+        steepness_u = math.sqrt(rows[line + SLOPE_SQUARED, i0 + i]) if slope_floor > 0.0 else 0.0
         for k in range(w):
             g = abs(state[OLD + base + k])
             scale = inverse_u * columns[line + INVERSE, j0 + k]
@@ -70,15 +80,20 @@ def carry(rows, columns, constants, number, kind, size, order, left_u, left_v, s
             weighted = weighted_u * math.sqrt(left_v[1, j0 + k])
             power = exponential(-g * order)
             through = slope * error_c if error_c > 0.0 else 0.0
-            error_ck = through + cut * power
+            near = g < limit
+            if near:
+                cut = 0.0
+            base_error = floor * norm_u * columns[line + NORM, j0 + k]
+            error_ck = through + cut * power + base_error
             error_slope = 0.0
             if error_c > 0.0:
                 bend = bend_u * left_v[2, j0 + k]
                 if kind != SMOOTH:
                     sine_sq = g * (2.0 - g)
-                    bend = size * INV_2PI * scale / math.sqrt(sine_sq) if g > 0.0 else math.inf
+                    kinked = size * INV_2PI * scale / math.sqrt(sine_sq) if g > 0.0 else math.inf
                     if kind == JUMP and g > 0.0:
-                        bend *= ((1.0 - g) / sine_sq + 0.3678794411714423 / g) * scale
+                        kinked *= ((1.0 - g) / sine_sq + 0.3678794411714423 / g) * scale
+                    bend += kinked
                 error_slope = bend * error_c
             if cut > 0.0:
                 # sup of k ρ^{k−1} over the orders left out
@@ -86,6 +101,8 @@ def carry(rows, columns, constants, number, kind, size, order, left_u, left_v, s
                 if g * order < 1.0:
                     steep = math.exp(g - 1.0) / g if g > 0.0 else math.inf
                 error_slope += min(weighted * exponential(-g * (order - 1.0)), cut * steep) * scale
+            if slope_floor > 0.0:
+                error_slope += slope_floor * steepness_u * math.sqrt(columns[line + SLOPE_SQUARED, j0 + k])
             ntk = abs(state[NTK + base + k])
             error_ntk = state[ERROR_NTK + base + k]
             # the product rule; nothing times infinity is nothing
@@ -100,10 +117,17 @@ def carry(rows, columns, constants, number, kind, size, order, left_u, left_v, s
                 tv = columns[line + NEXT, j0 + k]
                 if abs(state[Q + base + k]) < NEAR and abs(tu - tv) < 0.5 * min(tu, tv):
                     # The next gap comes from the features' distance: ½ Σ (u − v)² + Σ u v (1 − ρ^k) over what is left.
-                    spread = 0.0
-                    if su != columns[line + SCALE, j0 + k]:
-                        spread = 0.5 * (root_u + root_v) * (root_u + root_v)
-                    error_ck = through + spread + min(cut, g * weighted)
+                    if limit == 0.0:
+                        spread = 0.0
+                        if su != columns[line + SCALE, j0 + k]:
+                            spread = 0.5 * (root_u + root_v) * (root_u + root_v)
+                        # ½ Σ 2 |u_k − v_k| |δ_k| from coefficients that are themselves off
+                        own = floor * math.sqrt(norm_u * columns[line + NORM, j0 + k] * state[WORK + base + k])
+                        error_ck = through + spread + min(cut, g * weighted) + min(base_error, own)
+                    elif near:  # the distance itself is a sum without cancellation
+                        apart = state[WORK + base + k]
+                        rounding = ROUNDING * math.sqrt(norm_u * columns[line + NORM, j0 + k] * apart)
+                        error_ck = through + floor * apart + rounding
                 state[ERROR_C + base + k] = w2 * error_ck
 
 

@@ -36,6 +36,8 @@ NORM = 4  # sqrt(E[f²])
 NEXT = 5  # λ of the next layer
 INVERSE_NEXT = 6  # its inverse, 0 where it is 0 and in the last layer
 EXTRA = 7  # two lines of the family's own
+VARIANCE = EXTRA  # of series: E[(f − E[f])²]
+SLOPE_SQUARED = EXTRA + 1  # and E[f'²]
 FIELDS = 9
 
 # Constants of a layer (L, N_CONSTANTS)
@@ -46,8 +48,8 @@ OUTER2 = 3  # square of the factor before the family's plain function f
 LAST = 4  # 1 for the last layer
 ODD = 5  # 1 if the features change sign with the input, so that ρ = −1 stays −1
 INPUT = 6  # K_0 = INPUT · X Xᵀ (read in the first layer's line)
-FAMILY = 7  # four numbers of the family's own
-N_CONSTANTS = 11
+FAMILY = 7  # five numbers of the family's own
+N_CONSTANTS = 12
 
 NEAR = 0.05  # below this gap a layer hands on the distance of its features rather than one minus their correlation
 # Below this gap 1 − |ρ| of two inputs is recomputed from the rows themselves, because products of float64 or float32

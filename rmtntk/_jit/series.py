@@ -28,7 +28,9 @@ from rmtntk._jit.layout import (
 
 START = FAMILY  # 1 (all orders or odd ones) or 2 (even ones)
 STEP = FAMILY + 1  # 1 or 2
-LIMIT = FAMILY + 2  # gaps below are left to a loop of their own (steps), else 0
+LIMIT = FAMILY + 2  # gaps below are left to a loop of their own (`step`, `near`); 0 if none are
+FLOOR = FAMILY + 3  # errors that no ρ makes small, of covariances in units of √(E[f_u²] E[f_v²]),
+SLOPE_FLOOR = FAMILY + 4  # and of E[σ'σ'] in units of √(E[f_u'²] E[f_v'²])
 UNROLL = 4
 
 

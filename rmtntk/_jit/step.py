@@ -13,12 +13,14 @@ from rmtntk._jit._options import njit
 from rmtntk._jit.elementary import HALF_PI, INV_2PI, angle_excess
 from rmtntk._jit.layout import (
     CK,
+    EXACT,
     FAMILY,
     FIELDS,
     HEAD,
     INVERSE,
     MEAN,
     NORM,
+    ODD,
     SCALE,
     SLOPE,
     STRIDE,
@@ -218,10 +220,12 @@ def covariances(rows, columns, constants, number, jumps, r_u, r_v, p_u, p_v, rul
 def jump_at_zero(rows, columns, constants, number, state, i0, m, j0, w):
     """Fill CK, SLOPE and WORK for one jump Δ at 0 (sign, heaviside), for any ρ, with t the angle to ±1.
 
-    Cov = Δ² asin(ρ)/2π, E[σ'σ'] = Δ²/(2π λ_u λ_v sin t), E[(f_u ∓ f_v)²] = Δ² t/π.
+    Cov = Δ² asin(ρ)/2π, E[σ'σ'] = Δ²/(2π λ_u λ_v sin t), E[(f_u ∓ f_v)²] = Δ² t/π; where ρ < 0 but the next pair is
+    not to be turned around as well, E[(f_u − f_v)²] = Δ² (π − t)/π.
     """
     line = HEAD + FIELDS * number
     squared = constants[number, SQUARED_JUMP]
+    turned = constants[number, EXACT] != 0.0 and constants[number, ODD] != 0.0
     scale_v = columns[line + INVERSE, j0 : j0 + w]
     for i in range(m):
         base = i * STRIDE
@@ -235,5 +239,6 @@ def jump_at_zero(rows, columns, constants, number, state, i0, m, j0, w):
             scale = scale_u * scale_v[k]
             slope = scale / s if s > 0.0 else math.inf
             state[SLOPE + base + k] = slope if scale != 0.0 else 0.0
+            angle = t if turned or math.copysign(1.0, q) > 0.0 else 2.0 * HALF_PI - t
             # two zero rows have the same constant feature
-            state[WORK + base + k] = 2.0 * squared * INV_2PI * t if scale != 0.0 else 0.0
+            state[WORK + base + k] = 2.0 * squared * INV_2PI * angle if scale != 0.0 else 0.0

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import scipy
 
+from rmtntk._threads import get_num_threads
 from rmtntk._version import __version__
 
 __all__ = ["EXTRAS", "describe_environment"]
@@ -32,7 +33,7 @@ def describe_environment() -> dict[str, Any]:
         "numba": numba.__version__,
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
-        "numba_threads": int(numba.get_num_threads()),
+        "threads": get_num_threads(),
         "extras": extras,
     }
 
