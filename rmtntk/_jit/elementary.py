@@ -43,6 +43,14 @@ def angle_excess(gap):
 
 
 @njit(fma=True, forceinline=True)
+def angle_and_rest(gap):
+    """The angle t with cos t = 1 − gap, and sin t − t cos t, both to relative accuracy."""
+    sine = math.sqrt(gap * (2.0 - gap))
+    excess = angle_excess(gap)
+    return sine + sine * gap * excess, sine * gap * (1.0 - excess * (1.0 - gap))
+
+
+@njit(fma=True, forceinline=True)
 def arcsine(s):
     """Arcsine for |s| ≤ 1/√2, relative truncation error below 5.7e-17."""
     x = s * s

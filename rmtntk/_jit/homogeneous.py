@@ -7,7 +7,7 @@ t = s (1 + g P(g)): nothing cancels as g → 0, and a root and one polynomial ar
 import math
 
 from rmtntk._jit._options import njit
-from rmtntk._jit.elementary import INV_2PI, angle_excess
+from rmtntk._jit.elementary import INV_2PI, angle_and_rest
 from rmtntk._jit.layout import (
     B2,
     CK,
@@ -64,10 +64,7 @@ def layers(rows, columns, constants, first, last, state, i0, m, j0, w):
                 for k in range(w):
                     q = state[Q + base + k]
                     g = abs(q)
-                    s = math.sqrt(g * (2.0 - g))
-                    p = angle_excess(g)
-                    t = s + s * g * p
-                    a = s * g * (1.0 - p * (1.0 - g))
+                    t, a = angle_and_rest(g)
                     down = math.copysign(1.0, q) < 0.0
                     covariance = (opposite + alpha * beta * -g if down else same - half * g) + bent * a
                     slope = (bent * t - alpha * beta) if down else (half - bent * t)
@@ -82,10 +79,7 @@ def layers(rows, columns, constants, first, last, state, i0, m, j0, w):
                 for k in range(w):
                     q = state[Q + base + k]
                     g = abs(q)
-                    s = math.sqrt(g * (2.0 - g))
-                    p = angle_excess(g)
-                    t = s + s * g * p
-                    a = s * g * (1.0 - p * (1.0 - g))
+                    t, a = angle_and_rest(g)
                     down = math.copysign(1.0, q) < 0.0
                     drop = half * g - bent * a
                     rise = bent * a - alpha * beta * g
@@ -104,10 +98,7 @@ def layers(rows, columns, constants, first, last, state, i0, m, j0, w):
                 for k in range(w):
                     q = state[Q + base + k]
                     g = abs(q)
-                    s = math.sqrt(g * (2.0 - g))
-                    p = angle_excess(g)
-                    t = s + s * g * p
-                    a = s * g * (1.0 - p * (1.0 - g))
+                    t, a = angle_and_rest(g)
                     down = math.copysign(1.0, q) < 0.0
                     covariance = (opposite + alpha * beta * -g if down else same - half * g) + bent * a
                     slope = (bent * t - alpha * beta) if down else (half - bent * t)
@@ -145,8 +136,7 @@ def near_gap(rows, columns, constants, layer, state, i0, i, j0, w):
         if q < NEAR and math.copysign(1.0, q) > 0.0:
             before = state[OLD + base + k]
             g = abs(before)
-            s = math.sqrt(g * (2.0 - g))
-            a = s * g * (1.0 - angle_excess(g) * (1.0 - g))
+            _, a = angle_and_rest(g)
             drop = half * g - bent * a
             if math.copysign(1.0, before) < 0.0:
                 drop = 0.5 * (alpha - beta) * (alpha - beta) - (bent * a - alpha * beta * g)
@@ -172,10 +162,7 @@ def covariances(rows, columns, constants, number, state, i0, m, j0, w):
         for k in range(w):
             q = state[Q + base + k]
             g = abs(q)
-            s = math.sqrt(g * (2.0 - g))
-            p = angle_excess(g)
-            t = s + s * g * p
-            a = s * g * (1.0 - p * (1.0 - g))
+            t, a = angle_and_rest(g)
             down = math.copysign(1.0, q) < 0.0
             top = alpha * beta * (1.0 - g) if down else half * (1.0 - g)
             state[CK + base + k] = su * scale_v[k] * (top - bent + bent * a)
@@ -199,8 +186,7 @@ def distances(rows, columns, constants, number, state, i0, m, j0, w):
                 continue
             before = state[OLD + base + k]
             g = abs(before)
-            s = math.sqrt(g * (2.0 - g))
-            a = s * g * (1.0 - angle_excess(g) * (1.0 - g))
+            _, a = angle_and_rest(g)
             drop = half * g - bent * a
             if math.copysign(1.0, before) < 0.0:
                 side = 0.5 * (alpha - beta) * (alpha - beta)  # from ρ = −1 to features that agree

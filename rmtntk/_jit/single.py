@@ -54,12 +54,14 @@ P8 = np.float32(0.008477984927594662)
 
 
 @njit(fma=True, forceinline=True)
-def angle_excess(gap):
+def angle_and_rest(gap):
     """As in `elementary`, to float32 rounding."""
     z = gap * gap
     even = P0 + z * (P2 + z * (P4 + z * (P6 + z * P8)))
     odd = P1 + z * (P3 + z * (P5 + z * P7))
-    return even + gap * odd
+    excess = even + gap * odd
+    sine = math.sqrt(gap * (TWO - gap))
+    return sine + sine * gap * excess, sine * gap * (ONE - excess * (ONE - gap))
 
 
 @njit(fma=True)
@@ -138,10 +140,7 @@ def layers(rows, columns, constants, state, i0, m, j0, w):
                 for k in range(w):
                     q = state[Q + base + k]
                     g = abs(q)
-                    s = math.sqrt(g * (TWO - g))
-                    p = angle_excess(g)
-                    t = s + s * g * p
-                    a = s * g * (ONE - p * (ONE - g))
+                    t, a = angle_and_rest(g)
                     down = math.copysign(ONE, q) < ZERO
                     top = both * (ONE - g) if down else half * (ONE - g)
                     slope = (bent * t - both) if down else (half - bent * t)
@@ -153,10 +152,7 @@ def layers(rows, columns, constants, state, i0, m, j0, w):
                 for k in range(w):
                     q = state[Q + base + k]
                     g = abs(q)
-                    s = math.sqrt(g * (TWO - g))
-                    p = angle_excess(g)
-                    t = s + s * g * p
-                    a = s * g * (ONE - p * (ONE - g))
+                    t, a = angle_and_rest(g)
                     down = math.copysign(ONE, q) < ZERO
                     drop = half * g - bent * a
                     rise = bent * a - both * g
@@ -174,10 +170,7 @@ def layers(rows, columns, constants, state, i0, m, j0, w):
                 for k in range(w):
                     q = state[Q + base + k]
                     g = abs(q)
-                    s = math.sqrt(g * (TWO - g))
-                    p = angle_excess(g)
-                    t = s + s * g * p
-                    a = s * g * (ONE - p * (ONE - g))
+                    t, a = angle_and_rest(g)
                     down = math.copysign(ONE, q) < ZERO
                     top = both * (ONE - g) if down else half * (ONE - g)
                     slope = (bent * t - both) if down else (half - bent * t)
@@ -209,8 +202,7 @@ def near_gap(rows, columns, constants, layer, state, i0, i, j0, w):
         if q < NEAR_SINGLE and math.copysign(ONE, q) > ZERO:
             before = state[OLD + base + k]
             g = abs(before)
-            s = math.sqrt(g * (TWO - g))
-            a = s * g * (ONE - angle_excess(g) * (ONE - g))
+            _, a = angle_and_rest(g)
             drop = half * g - bent * a
             if math.copysign(ONE, before) < ZERO:
                 drop = HALF * (alpha - beta) * (alpha - beta) - (bent * a - alpha * beta * g)
