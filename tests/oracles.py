@@ -204,7 +204,7 @@ def moments_by_quadrature(name, parameters, tau, *, dps=50, count=44, reach=18):
 
 
 def step_moments(thresholds, levels, tau):
-    """THEORY.md section 2 in mpmath; the variance and g as sums over pairs of levels, so that tails keep digits."""
+    """Moments of a step in mpmath; the variance and g as sums over pairs of levels, so that tails keep digits."""
     with mp.workdps(70):
         tau = mpf(tau)
         r = [mpf(s) / tau for s in thresholds]

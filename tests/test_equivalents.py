@@ -26,7 +26,7 @@ def two_classes(p):
 
 
 def theorem(numbers, x, labels, mix):
-    """THEORY.md section 4 written out: c1 X Xᵀ + V A Vᵀ + c I."""
+    """The theorem written out (docs/theory.md): c1 X Xᵀ + V A Vᵀ + c I."""
     c1, c2, c3, c = numbers
     n, p = x.shape
     covariances = [
@@ -123,7 +123,7 @@ def test_kappa_is_infinite_from_the_first_jump():
 
 
 def test_the_published_values_of_kappa():
-    # three ReLU layers at tau0 = 1: THEORY.md section 7 gives .308 for the script's .035
+    # three ReLU layers at tau0 = 1: kappa² is .308
     net = rn.Network(["relu"] * 3)
     kappa_sq = rn.coefficients(net, 1.0).kappa_sq
     want = [1.0]
@@ -433,7 +433,7 @@ def truncated_product(a, b):
 
 @pytest.mark.parametrize("w", [1.0, 1.2])
 def test_second_order_against_dense_series(w):
-    # THEORY.md section 4 with dense coefficient matrices and Hermite coefficients by Gauss–Hermite
+    # docs/theory.md, second order, with dense coefficient matrices and Hermite coefficients by Gauss–Hermite
     acts, x = ("softplus", "tanh", "gelu"), correlated_rows(0.1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
     hermite = np.stack([np.ones_like(nodes), nodes, (nodes**2 - 1.0) / math.sqrt(2.0)]) * weights / weights.sum()

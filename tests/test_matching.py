@@ -295,7 +295,7 @@ def test_tau0_of_the_network_is_the_default():
     assert [act.parameters for act in rn.match(net).activations] == [act.parameters for act in same.activations]
 
 
-# --- Known figures (THEORY 6)
+# --- Known figures (docs/matching.md)
 
 
 def thresholds_in_units(found, weight_std=1.0):
@@ -441,7 +441,7 @@ def test_tight_ck_of_relu_leaves_beta_apart():
 def test_paper_fails_on_three_relu_layers_and_says_so():
     found = rn.match(network("relu3"), 1.0, method="paper", n_starts=20)
     assert not found.feasible
-    assert found.residual > 0.05  # THEORY 6: no exact solution exists
+    assert found.residual > 0.05  # no exact solution exists (docs/matching.md)
     assert len(found.activations) == 3
     assert "the published algorithm does not match" in found.message
     assert "20 random starts" in found.message

@@ -135,7 +135,7 @@ def test_an_edited_helper_in_another_file_is_compiled_again(package):
     assert cached(package) == files  # replaced, not piled up
 
 
-def test_an_edit_during_a_session_is_neither_read_nor_kept(package):
+def test_an_edit_while_a_process_runs_is_neither_read_nor_kept(package):
     call(package, 2, 2.5)
     code = f"""
 import importlib, json
