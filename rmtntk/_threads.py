@@ -32,6 +32,7 @@ def get_num_threads() -> int:
         return _count
     if "NUMBA_NUM_THREADS" not in os.environ and _is_child():
         return 1
+    # Numba sets the names of this module at import, where no type checker sees them.
     return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 

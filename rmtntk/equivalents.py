@@ -28,7 +28,7 @@ Kind = Literal["ck", "ntk"]
 Correction = Literal["none", "diagonal", "second_order"]
 
 
-class Equivalent(LinearOperator):  # type: ignore[misc]
+class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: its class counts as Any
     """Symmetric operator Σ_r d_r G d_r + Σ_r e_r (G∘G) e_r + V A Vᵀ + diag(s); made by :func:`equivalent`.
 
     Attributes

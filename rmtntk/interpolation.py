@@ -86,7 +86,9 @@ class LogInterpolant:
     def __call__(self, tau: FloatArray, fields: slice | FloatArray = slice(None)) -> FloatArray:
         """Return the chosen fields at each scale, (n, fields)."""
         log_tau = np.log(tau)
-        out = np.empty((len(tau), self.panels[0][2][:, fields].shape[1]))
+        out = np.full(
+            (len(tau), self.panels[0][2][:, fields].shape[1]), np.nan
+        )  # never left: panels cover every τ given
         for a, b, nodes in self.panels:
             inside = (log_tau >= a) & (log_tau <= b)
             if inside.any():

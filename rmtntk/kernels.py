@@ -27,8 +27,8 @@ _CHUNK = 1 << 20  # entries looked at together when infinite ones are filled
 
 
 class _Pair(NamedTuple):
-    ck: AnyArray
-    ntk: AnyArray
+    ck: Any  # arrays, or None for the kernel that was not wanted
+    ntk: Any
     error_ck: float
     error_ntk: float
 
@@ -217,7 +217,7 @@ def _compute(
     _check_range(first, second, kind, want_ck=want_ck, want_ntk=want_ntk and not jumps)
     bounds = tracked if certificate.track else certificate.bounds
     check_accuracy(net, both, bounds, want_ck=want_ck, want_ntk=want_ntk)
-    return _Pair(ck_out, ntk_out, float(bounds[0]), float(bounds[1]))  # type: ignore[arg-type]
+    return _Pair(ck_out, ntk_out, float(bounds[0]), float(bounds[1]))
 
 
 def _writable(rows: AnyArray) -> AnyArray:

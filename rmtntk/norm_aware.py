@@ -28,7 +28,7 @@ class PowerSum(NamedTuple):
     d1: FloatArray
     d2: FloatArray
 
-    def __add__(self, other: "PowerSum") -> "PowerSum":  # type: ignore[override]
+    def __add__(self, other: "PowerSum") -> "PowerSum":  # type: ignore[override]  # not a tuple's
         return _slim(*(np.concatenate(pair, axis=1) for pair in zip(self, other, strict=True)))
 
     def hadamard(self, other: "PowerSum") -> "PowerSum":

@@ -475,3 +475,25 @@ def test_ctrl_c_stops_all_threads(tmp_path):
             process.kill()
     assert out == "stopped\n"
     assert process.returncode == 0
+
+
+# Kernels of rows that are nearly parallel
+
+
+def nearly_parallel(n=40):
+    x = np.random.default_rng(0).standard_normal((1, 8)) + 0.02 * np.random.default_rng(1).standard_normal((n, 8))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_a_slow_kernel_says_so_once(monkeypatch):
+    monkeypatch.setattr(tiles, "_PATIENCE", 0.0)
+    monkeypatch.setattr(tiles, "_tile_shape", lambda n, m: (16, 16))  # several tiles, so that there is a share done
+    with pytest.warns(RuntimeWarning, match="nearly parallel") as caught:
+        kernel = rn.ck(rn.Network(["elu"]), nearly_parallel())
+    assert len(caught) == 1
+    assert np.isfinite(kernel).all()
+
+
+def test_kernels_with_a_closed_form_need_no_patience(monkeypatch):
+    monkeypatch.setattr(tiles, "_PATIENCE", 0.0)
+    rn.ck(rn.Network(["relu", "gelu"]), nearly_parallel())  # a warning would be an error

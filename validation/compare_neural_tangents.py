@@ -30,7 +30,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Its `experimental` needs TensorFlow and is not used here.
 sys.modules.setdefault("neural_tangents.experimental", types.ModuleType("neural_tangents.experimental"))
 
-import jax.experimental  # noqa: E402
+import jax.experimental  # noqa: E402 - after the environment and the stand-in above
 import mpmath  # noqa: E402
 import numpy as np  # noqa: E402
 from mpmath import mp, mpf  # noqa: E402

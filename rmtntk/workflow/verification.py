@@ -1,7 +1,7 @@
 """Checks anyone can run: that the theory holds as n and p grow, and that a model file is whole."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from rmtntk.ternary import TernaryNetwork
 
 __all__ = ["SLOPE_BOUND", "VerificationOptions", "example_mixture", "run_model_check", "run_verification"]
 
+Kind = Literal["ck", "ntk"]
 SLOPE_BOUND = -0.35  # the theory's rate is -1/2; a statement that does not converge has slope 0
 
 
@@ -60,7 +61,7 @@ def run_verification(options: VerificationOptions, progress: Stages) -> dict[str
     """Measure ‖K − K̃‖ and the distance of the matched ternary network's kernel over growing n = p."""
     layers = options.validate()
     net = Network(layers)
-    kinds = ["ck"] if any(has_jump(act) for act in layers) else ["ck", "ntk"]
+    kinds: list[Kind] = ["ck"] if any(has_jump(act) for act in layers) else ["ck", "ntk"]
     rows: list[dict[str, Any]] = []
     for size in sorted(set(options.sizes)):
         progress.enter(f"n = p = {size}")
@@ -79,7 +80,7 @@ def run_verification(options: VerificationOptions, progress: Stages) -> dict[str
     }
 
 
-def _measure(net: Network, kinds: list[str], size: int, options: VerificationOptions) -> dict[str, Any]:
+def _measure(net: Network, kinds: list[Kind], size: int, options: VerificationOptions) -> dict[str, Any]:
     mixture = example_mixture(size)
     at_scale = net.with_tau0(mixture.tau0)
     found = match(at_scale, method="tight")
@@ -88,7 +89,7 @@ def _measure(net: Network, kinds: list[str], size: int, options: VerificationOpt
         x, labels = mixture.sample(size, options.seed + 1000 * draw, stratified=True)
         kernels = {kind: (ck if kind == "ck" else ntk)(at_scale, x) for kind in kinds}
         for kind, kernel in kernels.items():
-            form = equivalent(at_scale, x, labels, kind=kind, mixture=mixture)  # type: ignore[arg-type]
+            form = equivalent(at_scale, x, labels, kind=kind, mixture=mixture)
             _add(total, f"{kind} − equivalent", operator_norm(kernel - form.to_dense()) / operator_norm(kernel))
         if found.feasible:
             other = ck(at_scale.with_activations(found.activations), x)
