@@ -18,6 +18,7 @@ from rmtntk.errors import (
     MissingExtraError,
     ModelFileError,
 )
+from rmtntk.explain import Explanation, explain
 from rmtntk.finite import FiniteNetwork
 from rmtntk.kernels import KernelDiagonals, ck, ck_ntk, kernel_diagonals, nngp, ntk
 from rmtntk.matching import Match, match
@@ -36,6 +37,7 @@ __all__ = [
     "PsdMargin", "get_num_threads", "set_num_threads",
     # data model and equivalents
     "GaussianMixture", "Coefficients", "coefficients", "Equivalent", "equivalent", "spectral_error",
+    "Explanation", "explain",
     # compression
     "Match", "match", "TernaryNetwork", "compress", "FiniteNetwork",
     # errors

@@ -52,11 +52,9 @@ def distances(n: int, draws: int, seed: int) -> dict[str, float]:
             dense = eq.to_dense()
             new = variant.linear(kind)  # type: ignore[arg-type]
             if new != table.linear(kind):  # type: ignore[arg-type]
-                swapped = rn.Equivalent(
-                    eq.rows, np.full_like(eq.linear, np.sqrt(new[0])), eq.quadratic, eq.factor,
-                    core_for(mixture, new), eq.shift, variant,
-                )  # fmt: skip
-                dense = swapped.to_dense()
+                change = core_for(mixture, new) - eq.core
+                dense += (new[0] - table.linear(kind)[0]) * eq.rows @ eq.rows.T  # type: ignore[arg-type]
+                dense += eq.factor @ change @ eq.factor.T
             offset += variant.shift(kind) - table.shift(kind)  # type: ignore[arg-type]
             np.fill_diagonal(dense, dense.diagonal() + offset)
             total[f"{kind.upper()} {name}"] += operator_norm(kernels[kind] - dense) / draws
