@@ -21,7 +21,7 @@ from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.kernels import kernel_diagonals
 from rmtntk.mixture import GaussianMixture
 from rmtntk.network import Network, input_rows, resolve_tau0
-from rmtntk.norm_aware import Expansion, correlations
+from rmtntk.norm_aware import Expansion, Pairs, pairs
 from rmtntk.operator import Equivalent, PowerTerm, operator_norm, spectral_error
 
 __all__ = ["Equivalent", "equivalent", "operator_norm", "spectral_error"]
@@ -227,19 +227,21 @@ def _second_order(
                 f"`{name}` must have norms whose {2 * degree}th powers fit float64 for degree={degree}, got norms from "
                 f"{size[size > 0.0].min():.3g} to {size.max():.3g}: rescale the data, or leave out the extreme rows"
             )
-    expansion = Expansion.fit(replace(net, input_scaling="unit"), kind, correlations(rows, norms), degree)
-    parts = expansion.factors(norms, others)
-    left, right = [parts[0][0]], [parts[0][1]]
-    if quadratic == "class_means" and len(parts) > 2:
-        means, near = _square_means(rows, columns, norms, others, index)
-        own = np.eye(len(means))[np.zeros(len(rows), dtype=np.int64) if index is None else index]
-        left.append(_products(own, parts[2][0]))
-        right.append(_products(own @ means if near is None else near, parts[2][1]))
+    sample = pairs(rows, norms)
+    expansion = Expansion.fit(replace(net, input_scaling="unit"), kind, sample.rho, degree)
+    if quadratic == "class_means" and expansion.degree == 2:
+        owner = np.zeros(len(rows), dtype=np.int64) if index is None else index
+        own, near, slope = _square_means(rows, columns, norms, others, owner, sample)
+        parts = expansion.factors(norms, others, closure=slope)
+        first = np.concatenate([parts[0][0], _products(own, parts[2][0])], axis=1)
+        second = np.concatenate([parts[0][1], _products(near, parts[2][1])], axis=1)
         parts = parts[:2]
+    else:
+        parts = expansion.factors(norms, others)
+        first, second = parts[0]
     terms = tuple(
         PowerTerm(k, _over(part[0], norms, k), _over(part[1], others, k)) for k, part in enumerate(parts) if k > 0
     )
-    first, second = np.concatenate(left, axis=1), np.concatenate(right, axis=1)
     core = np.eye(first.shape[1])
     if columns is None:
         result = Equivalent(rows, terms, first, core, np.zeros(len(rows)), table, factor_right=second)
@@ -260,15 +262,21 @@ def _products(left: FloatArray, right: FloatArray) -> FloatArray:
 
 
 def _square_means(
-    rows: FloatArray, columns: FloatArray | None, norms: FloatArray, others: FloatArray, index: IntArray | None
-) -> tuple[FloatArray, FloatArray | None]:
-    """Means of ρ² over pairs of different samples of two classes (K, K), or over each class for every column (m, K)."""
-    n, p = rows.shape
-    owner = np.zeros(n, dtype=np.int64) if index is None else index
-    k = int(owner.max()) + 1
+    rows: FloatArray,
+    columns: FloatArray | None,
+    norms: FloatArray,
+    others: FloatArray,
+    owner: IntArray,
+    sample: Pairs,
+) -> tuple[FloatArray, FloatArray, float]:
+    """What ρ² is replaced by: its regression on ρ and the classes, ρ_ij² ≈ (J N)_ij + s ρ_ij.
+
+    Returns the one-hot J (n, K); N (n or m, K), means of ρ² − s ρ over the pairs of a sample's class (of a column)
+    with every class; and s, the slope within pairs of classes, from the sampled pairs.
+    """
+    p, k = rows.shape[1], int(owner.max()) + 1
     check_memory(8 * (k + 1) * p * p, f"{k} second moments of shape ({p}, {p})")
-    moments = np.zeros((k, p, p))
-    counts = np.zeros(k)
+    moments, totals, counts = np.zeros((k, p, p)), np.zeros((k, p)), np.zeros(k)
     for a in range(k):
         members = np.flatnonzero((owner == a) & (norms > 0.0))
         counts[a] = max(1, len(members))
@@ -276,20 +284,27 @@ def _square_means(
             part = members[start : start + 4096]
             scaled = rows[part] / norms[part, None]
             moments[a] += scaled.T @ scaled
+            totals[a] += scaled.sum(axis=0)
     flat = moments.reshape(k, -1)
-    pairs = np.outer(counts, counts)
-    pairs[np.diag_indices(k)] = np.maximum(1.0, counts * (counts - 1.0))
-    means = (flat @ flat.T - np.diag(counts)) / pairs  # a sample's correlation with itself is 1
+    number = np.outer(counts, counts)
+    number[np.diag_indices(k)] = np.maximum(1.0, counts * (counts - 1.0))
+    own = np.diag(counts)  # a sample's correlation with itself is 1
+    squares, means = (flat @ flat.T - own) / number, (totals @ totals.T - own) / number
+    classes = owner[sample.first], owner[sample.second]
+    away = sample.rho - means[classes]
+    spread = float(away @ away)
+    slope = float(away @ (sample.rho**2 - squares[classes])) / spread if spread > 0.0 else 0.0
+    onehot = np.eye(k)[owner]
     if columns is None:
-        return np.maximum(means, 0.0), None  # rounding
+        return onehot, onehot @ (squares - slope * means), slope
     near = np.zeros((len(columns), k))
     for start in range(0, len(columns), 4096):
-        block = columns[start : start + 4096]
         size = others[start : start + 4096]
-        safe = np.where(size > 0.0, size, 1.0)
+        block = columns[start : start + 4096] / np.where(size > 0.0, size, 1.0)[:, None]
         for a in range(k):
-            near[start : start + 4096, a] = np.einsum("ij,ij->i", block @ moments[a], block) / safe**2 / counts[a]
-    return means, near
+            square = np.einsum("ij,ij->i", block @ moments[a], block)
+            near[start : start + 4096, a] = (square - slope * (block @ totals[a])) / counts[a]
+    return onehot, near, slope
 
 
 def _with_exact_diagonal(result: Equivalent, net: Network, data: FloatArray, kind: Kind) -> Equivalent:

@@ -12,16 +12,16 @@ looks like a lower power on this data is in the coefficients of that power. Comp
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from rmtntk._typing import FloatArray
+from rmtntk._typing import FloatArray, IntArray
 from rmtntk.errors import AccuracyError
 from rmtntk.kernels import ck, ntk
 from rmtntk.network import Network
 
-__all__ = ["Expansion", "NormBasis", "correlations", "gauss_rule"]
+__all__ = ["Expansion", "NormBasis", "Pairs", "gauss_rule", "pairs"]
 
 Kind = Literal["ck", "ntk"]
 
@@ -111,10 +111,12 @@ class Expansion:
         nodes, weights = gauss_rule(rho, _RULE)
         return cls(net, kind, min(degree, max(0, len(nodes) - 1)), nodes, weights)
 
-    def factors(self, left: FloatArray, right: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
+    def factors(
+        self, left: FloatArray, right: FloatArray, *, closure: float = 0.0
+    ) -> list[tuple[FloatArray, FloatArray]]:
         """Return L_k (n, r_k) and R_k (m, r_k) with B_k(s_i, t_j) = (L_k R_kᵀ)_ij, for k = 0 … degree.
 
-        For ``right is left``, R_k is L_k up to the signs of its columns.
+        For ``right is left``, R_k is L_k up to the signs of its columns. With a closure s, B_1 has s B_2 added.
 
         Raises
         ------
@@ -134,6 +136,8 @@ class Expansion:
                 "split the data by norm, or leave out the extreme rows",
                 gap,
             )
+        if closure != 0.0:
+            tables[1] += closure * tables[2]
         phi = first.polynomials(left)
         psi = phi if right is left else second.polynomials(right)
         return _factors(phi, tables, psi, self._spread())
@@ -196,21 +200,31 @@ def _factors(
     return factors
 
 
-def correlations(rows: FloatArray, norms: FloatArray) -> FloatArray:
-    """Correlations of all pairs of samples of positive norm, or of 32,768 pairs drawn with a fixed seed."""
+class Pairs(NamedTuple):
+    """Pairs of different samples of positive norm: correlations and indices, each of shape (q,)."""
+
+    rho: FloatArray
+    first: IntArray
+    second: IntArray
+
+
+def pairs(rows: FloatArray, norms: FloatArray) -> Pairs:
+    """All pairs, or 32,768 drawn with a fixed seed where there are more than twice as many."""
     index = np.flatnonzero(norms > 0.0)
     n = len(index)
     if n * (n - 1) // 2 <= 2 * _PAIRS:
         unit = rows[index] / norms[index, None]
-        return np.clip((unit @ unit.T)[np.triu_indices(n, 1)], -1.0, 1.0)
-    rng = np.random.default_rng(0)
-    first = rng.integers(n, size=_PAIRS)
-    second = (first + rng.integers(1, n, size=_PAIRS)) % n
-    out = np.empty(_PAIRS)
-    for start in range(0, _PAIRS, 2048):
-        a, b = index[first[start : start + 2048]], index[second[start : start + 2048]]
-        out[start : start + 2048] = np.einsum("ij,ij->i", rows[a], rows[b]) / (norms[a] * norms[b])
-    return np.clip(out, -1.0, 1.0)  # rounding
+        first, second = np.triu_indices(n, 1)
+        rho = (unit @ unit.T)[first, second]
+    else:
+        rng = np.random.default_rng(0)
+        first = rng.integers(n, size=_PAIRS)
+        second = (first + rng.integers(1, n, size=_PAIRS)) % n
+        rho = np.empty(_PAIRS)
+        for start in range(0, _PAIRS, 2048):
+            a, b = index[first[start : start + 2048]], index[second[start : start + 2048]]
+            rho[start : start + 2048] = np.einsum("ij,ij->i", rows[a], rows[b]) / (norms[a] * norms[b])
+    return Pairs(np.clip(rho, -1.0, 1.0), index[first], index[second])  # clipped for rounding only
 
 
 def gauss_rule(sample: FloatArray, size: int) -> tuple[FloatArray, FloatArray]:
