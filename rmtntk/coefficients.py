@@ -42,6 +42,9 @@ class Coefficients:
     offset_ck, offset_ntk : ndarray, shape (L + 1, 3)
         (F, ∂F/∂‖x‖², ½ ∂²F/∂(‖x‖²)²) at the base point: zero for a centred network without biases, else a
         constant part of order one, in rank one up to the fluctuations of the norms.
+    fourth : ndarray, shape (L + 1, 2)
+        (α5, β5): what the excess kurtosis of the first layer's weights is multiplied with in CK and NTK; with a
+        constant part, where the term is not known, NaN. See the `weight_kurtosis` of :func:`rmtntk.equivalent`.
     """
 
     tau: FloatArray
@@ -51,6 +54,7 @@ class Coefficients:
     error: float
     offset_ck: FloatArray
     offset_ntk: FloatArray
+    fourth: FloatArray
 
     def offset(self, kind: Literal["ck", "ntk"]) -> tuple[float, float, float]:
         """Constant part of the last layer's kernel: value, slope and half the second derivative in one norm."""
@@ -136,8 +140,19 @@ def coefficients_of(net: Network, tau0: float) -> Coefficients:
         h1, h2, g = layer_moments(scales)
         alpha, beta = alpha_beta(h1, h2, g, w2)
         none = np.zeros((net.depth + 1, 3))
-        return Coefficients(scales.tau, alpha, beta, kappa_sq, error, none, none)
-    return Coefficients(scales.tau, *_with_offsets(net, scales, kappa_sq, error))
+        return Coefficients(scales.tau, alpha, beta, kappa_sq, error, none, none, _fourth(h1, h2, w2))
+    unknown = np.full((net.depth + 1, 2), np.nan)
+    return Coefficients(scales.tau, *_with_offsets(net, scales, kappa_sq, error), unknown)
+
+
+def _fourth(h1: FloatArray, h2: FloatArray, w2: float) -> FloatArray:
+    """α5 = ¼ w⁴ h2² after the first layer, then like α3 by h1²; β5 = w² (α5 + h1² β5)."""
+    table = np.zeros((len(h1) + 1, 2))
+    for layer in range(1, len(h1) + 1):
+        h1_sq = h1[layer - 1] ** 2
+        table[layer, 0] = 0.25 * w2**2 * h2[0] ** 2 if layer == 1 else w2 * h1_sq * table[layer - 1, 0]
+        table[layer, 1] = w2 * (table[layer, 0] + h1_sq * table[layer - 1, 1])
+    return table
 
 
 def layer_moments(scales: LayerScales) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from rmtntk._memory import check_memory
 from rmtntk._typing import FloatArray, IntArray
-from rmtntk._validation import check_choice, check_integer, check_labels, check_pair, squared_norms
+from rmtntk._validation import check_choice, check_integer, check_labels, check_pair, check_real, squared_norms
 from rmtntk.coefficients import Coefficients, coefficients, coefficients_of
 from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.kernels import kernel_diagonals
@@ -47,6 +47,7 @@ def equivalent(
     quadratic: Quadratic = "full",
     y: ArrayLike | None = None,
     y_labels: Any = None,
+    weight_kurtosis: float = 0.0,
 ) -> Equivalent:
     r"""Return the asymptotic equivalent of a kernel on given data.
 
@@ -79,6 +80,11 @@ def equivalent(
         from `x`, so that this is the same function as without `y`.
     y_labels : sequence, shape (m,), optional
         Classes of the rows of `y`, which "none" and "diagonal" need where there is more than one.
+    weight_kurtosis : float
+        Excess kurtosis E[W⁴] − 3 of the weights of the first layer, for the CK and NTK of wide networks with other
+        than Gaussian weights: A gains α5 κ S on the labels, S_ab = Σ_k (C_a)_kk (C_b)_kk/p. 1/(1 − ε) − 3 for ternary
+        weights with a share ε of zeros. Of "none" and "diagonal"; the diagonal stays that of Gaussian weights, from
+        which others differ by O(1/p).
 
     Returns
     -------
@@ -96,6 +102,12 @@ def equivalent(
     AccuracyError
         If a base correlation is too near 1 ("none", "diagonal"; see :func:`rmtntk.coefficients`), or the norms are
         spread so wide that the kernel cannot be interpolated ("second_order").
+
+    Warns
+    -----
+    AssumptionWarning
+        If a `mixture` given for "none" or "diagonal" is far from the theorem's assumptions
+        (:meth:`GaussianMixture.check_assumptions`).
 
     Notes
     -----
@@ -116,6 +128,12 @@ def equivalent(
     if mixture is not None and not isinstance(mixture, GaussianMixture):
         raise TypeError(f"`mixture` must be a GaussianMixture, got {mixture!r}")
     data, other = check_pair(x, y)
+    kurtosis = check_real(weight_kurtosis, "weight_kurtosis", low=-2.0)
+    if kurtosis != 0.0 and correction == "second_order":
+        raise ValueError(
+            f"`weight_kurtosis` must be 0 for correction='second_order', which is fitted to the kernel of Gaussian "
+            f"weights, got {kurtosis:g}"
+        )
     wanted = _check_degree(degree, correction, quadratic, data.shape)
     if y_labels is not None and other is None:
         raise ValueError("`y_labels` must come with `y`, got labels only")
@@ -137,10 +155,20 @@ def equivalent(
     if correction == "second_order":
         index = None if labels is None else check_labels(labels, len(data))[1]
         return _second_order(at_scale, data, rows, columns, kind, table, wanted, quadratic, index)
-    population, index = _population(data, labels, mixture)
+    population, index = _population(data, labels, mixture, variances=kurtosis != 0.0)
     c = table.linear(kind)
     left = _factor(rows, index, population, unit, table)
     core = _core(population, unit, c, table.offset(kind), general=table.has_offset)
+    if kurtosis != 0.0:
+        if table.has_offset:
+            raise ValueError(
+                "`weight_kurtosis` must be 0 for a network with biases or without centring, where its effect is not "
+                f"known, got {kurtosis:g}"
+            )
+        fourth = float(table.fourth[-1, 0 if kind == "ck" else 1])
+        core[: population.n_classes, : population.n_classes] += (
+            kurtosis * fourth * unit**2 * _variance_products(population)
+        )
     root = np.full((len(rows), 1), np.sqrt(abs(c[0])))
     if columns is None:
         term = PowerTerm(1, root, np.sign(c[0]) * root)
@@ -205,6 +233,15 @@ def _core(
         return core
     t = unit * population.trace_deviations
     return np.block([[c[1] * np.outer(t, t) + quadratic, c[1] * t[:, None]], [c[1] * t[None, :], np.array([[c[1]]])]])
+
+
+def _variance_products(population: GaussianMixture) -> FloatArray:
+    """S_ab = Σ_k (C_a)_kk (C_b)_kk/p, which unlike tr(C_a C_b)/p depends on the basis."""
+    cov = population.covariances
+    if cov.ndim == 1:
+        return np.outer(cov, cov)
+    variances = cov if cov.ndim == 2 else np.diagonal(cov, axis1=1, axis2=2)
+    return np.asarray(variances @ variances.T / population.n_features)
 
 
 def _second_order(
@@ -315,11 +352,16 @@ def _with_exact_diagonal(result: Equivalent, net: Network, data: FloatArray, kin
     return result
 
 
-def _population(data: FloatArray, labels: Any, mixture: GaussianMixture | None) -> tuple[GaussianMixture, IntArray]:
+def _population(
+    data: FloatArray, labels: Any, mixture: GaussianMixture | None, *, variances: bool
+) -> tuple[GaussianMixture, IntArray]:
+    """Mixture and classes; an estimate keeps the variances of all features only if wanted, and no p × p matrix."""
     if mixture is None:
-        population = GaussianMixture.from_data(data, np.zeros(len(data), dtype=np.int64) if labels is None else labels)
+        index = np.zeros(len(data), dtype=np.int64) if labels is None else labels
+        population = GaussianMixture.from_data(data, index, covariance="diagonal" if variances else "traces")
     else:
         population = mixture
+        population.check_assumptions(stacklevel=4)
     index = _classes(len(data), labels, population, "labels")
     if population.n_features != data.shape[1]:
         raise ValueError(f"`mixture` must have the {data.shape[1]} features of `x`, got {population.n_features}")

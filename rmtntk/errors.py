@@ -2,6 +2,7 @@
 
 __all__ = [
     "AccuracyError",
+    "AssumptionWarning",
     "ConvergenceError",
     "InfeasibleError",
     "InfiniteDiagonalError",
@@ -17,6 +18,10 @@ class AccuracyError(ValueError):
     def __init__(self, message: str, bound: float) -> None:
         super().__init__(message)
         self.bound = bound
+
+
+class AssumptionWarning(UserWarning):
+    """Data are outside the assumptions of an asymptotic statement; the message has the numbers that break them."""
 
 
 class ConvergenceError(RuntimeError):

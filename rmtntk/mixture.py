@@ -1,16 +1,55 @@
 r"""K-class Gaussian mixtures x_i ~ N(μ_a/√p, C_a/p), the data model of the theory."""
 
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse.linalg import eigsh
 
+from rmtntk._memory import check_memory
 from rmtntk._typing import FloatArray, IntArray, Seed
-from rmtntk._validation import as_generator, check_array, check_data, check_integer, check_labels
+from rmtntk._validation import (
+    as_generator,
+    check_array,
+    check_choice,
+    check_data,
+    check_integer,
+    check_labels,
+    check_real,
+)
+from rmtntk.errors import AssumptionWarning
 
-__all__ = ["GaussianMixture"]
+__all__ = ["GaussianMixture", "Violation", "toeplitz_covariance"]
+
+# Where a quantity's share of the error reaches that of the fluctuations; see GaussianMixture.check_assumptions.
+_MEAN_LIMIT, _TRACE_LIMIT, _NORM_LIMIT = 1.7, 4.0, 2.5
+_CHUNK = 1 << 20  # entries that are coloured, or multiplied, at a time
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One assumption that a mixture breaks.
+
+    Attributes
+    ----------
+    name : {"mean", "trace", "operator_norm", "weight"}
+        Which: ‖μ_a‖/τ_0, |tr(C_a − C°)|/(√p τ_0²), ‖C_a‖/τ_0², or the expected number of samples n w_a.
+    label : hashable
+        The class a.
+    value, limit : float
+        What it is, and where it begins to matter; "weight" must not be below its limit, the others not above.
+    message : str
+        The same in words.
+    """
+
+    name: str
+    label: Hashable
+    value: float
+    limit: float
+    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,56 +170,227 @@ class GaussianMixture:
         rng : Generator or int
             Source of randomness.
         stratified : bool
-            Give every class n·weight samples, rounded, in class order, instead of drawing the classes.
+            Give every class n·weight samples, rounded, in class order, instead of drawing the classes. A class
+            whose share is below half a sample may stay empty, as it may when classes are drawn.
 
         Returns
         -------
         x : ndarray, shape (n, p)
-            Rows ~ N(μ_a/√p, C_a/p).
+            Rows ~ N(μ_a/√p, C_a/p). Beside it no more than 32 MiB and one p×p matrix are needed.
         labels : ndarray of int, shape (n,)
             Index a of each row's class.
+
+        Raises
+        ------
+        MemoryLimitError
+            If n p numbers do not fit into memory.
         """
         n = check_integer(n, "n", low=1)
         generator = as_generator(rng)
+        p = self.n_features
+        check_memory(8 * n * p, f"a sample of {n} rows of {p} features", "draw it in parts with one Generator")
         if stratified:
             bounds = np.rint(np.concatenate([[0.0], np.cumsum(self.weights)]) * n).astype(np.int64)
             labels = np.repeat(np.arange(self.n_classes), np.diff(bounds))
         else:
             labels = generator.choice(self.n_classes, size=n, p=self.weights / self.weights.sum())
-        x = generator.standard_normal((n, self.n_features))
+        x = generator.standard_normal((n, p))
+        step = max(1, _CHUNK // p)
         for a in range(self.n_classes):
-            rows = labels == a
-            x[rows] = self._coloured(x[rows], a) + self.means[a]
-        x /= np.sqrt(self.n_features)
+            rows = np.flatnonzero(labels == a)
+            if not len(rows):
+                continue
+            root = self._root(a)
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                noise = x[part]
+                noise = noise @ root.T if root.ndim == 2 else np.multiply(noise, root, out=noise)
+                noise += self.means[a]
+                x[part] = noise
+        x /= np.sqrt(p)
         return x, labels.astype(np.int64)
 
-    def _coloured(self, noise: FloatArray, a: int) -> FloatArray:
-        """Multiply white rows by C_a^{1/2}."""
+    def _root(self, a: int) -> FloatArray:
+        """A square root of C_a: a number, a diagonal (p,), or R (p, p) with R Rᵀ = C_a."""
         if self.covariances.ndim <= 2:
-            return np.asarray(noise * np.sqrt(self.covariances[a]))
+            return np.asarray(np.sqrt(self.covariances[a]))
         values, vectors = np.linalg.eigh(self.covariances[a])
         # Rounding may leave a singular covariance with eigenvalues a few eps below 0.
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        return np.asarray(noise @ root.T)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+
+    def scaled(self, *, means: float = 1.0, deviations: float = 1.0) -> "GaussianMixture":
+        r"""Return the mixture with means s μ_a and covariances C° + s' (C_a − C°).
+
+        Parameters
+        ----------
+        means, deviations : float
+            s and s'. tau0 does not change; (0, 0) leaves one class N(0, C°/p).
+
+        Raises
+        ------
+        ValueError
+            If a covariance ceases to be positive semi-definite, which cannot happen for 0 ≤ s' ≤ 1.
+        """
+        s = check_real(means, "means")
+        r = check_real(deviations, "deviations")
+        share = self.weights / self.weights.sum()
+        mix = r * np.eye(self.n_classes) + (1.0 - r) * share[None, :]  # C'_a = Σ_b mix_ab C_b
+        cov = self.covariances if r == 1.0 else np.tensordot(mix, self.covariances, axes=1)
+        try:
+            return GaussianMixture(
+                s * self.means,
+                cov,
+                self.weights,
+                classes=self.classes,
+                trace_products=mix @ self.trace_products @ mix.T,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"`deviations` must leave every C° + s (C_a − C°) positive semi-definite, got {r:g} ({error}): "
+                "take one between 0 and 1, or closer to it"
+            ) from None
+
+    def check_assumptions(
+        self, n: int | None = None, *, warn: bool = True, stacklevel: int = 2
+    ) -> tuple[Violation, ...]:
+        r"""Return which assumptions of the asymptotic equivalents this mixture is too far from at its size.
+
+        .. math:: \frac{\|\mu_a\|}{\tau_0} \le 1.7\, p^{1/4}, \qquad
+                  \frac{|\mathrm{tr}(C_a - C^\circ)|}{\sqrt p\, \tau_0^2} \le 4, \qquad
+                  \frac{\|C_a\|}{\tau_0^2} \le 2.5 \sqrt p
+
+        Parameters
+        ----------
+        n : int, optional
+            Number of samples; if given, a class of which less than one is expected (n w_a < 1) is named too. The ratio
+            p/n needs no limit: the relative error is about C/√p for p/n from 1/50 to 50, C = .3 … 3.
+        warn : bool
+            Issue one :class:`~rmtntk.errors.AssumptionWarning` with the number that breaks each assumption.
+        stacklevel : int
+            As in :func:`warnings.warn`.
+
+        Returns
+        -------
+        tuple of Violation
+            Empty if there is none. All numbers are free of scale.
+
+        Notes
+        -----
+        The theorem asks for bounded quantities in a limit; a mixture of one size can only be compared with what its
+        error is anyway. In units of ‖K‖ that is C/√p, while the neglected terms are O(‖μ_a‖²/p),
+        O(|tr(C_a − C°)|/p) and O(‖C_a‖/p), *without a further decrease in n and p*. The limits are where the two meet.
+        Relative error ‖K − K̃‖/‖K‖ of the CK, p = n = 1000, for ReLU×1, ReLU×3, erf×2, GELU×2:
+
+        ======================== ====== ====== ====== ======
+        none                      .014   .046   .042   .037
+        ‖μ_a‖ = .3 √p = 1.7 p^¼   .043   .129   .085   .085
+        ‖μ_a‖ = √p                .27    .82    .82    .58
+        t_a = ±4                  .021   .028   .089   .033
+        tr C_a = (1 ± ½) p        .17    .065   .33    .051
+        ‖C_a‖ = 50 = 1.6 √p       .034   .078   .094   .061
+        ‖C_a‖ = 100 = 3.2 √p      .058   .132   .167   .107
+        ======================== ====== ====== ====== ======
+
+        That these do not fall is seen at n = p = 300: .047, .146, .098, .097 for .3 √p; .27, .81, .82, .58 for √p; and
+        .15, .057, .35, .041 for (1 ± ½) p. At the limits of mean and norm the error of all four is 2.0 to 3.4 times the
+        first row's. A difference of traces also enlarges ‖K‖ (ReLU×3, GELU×2), which may shrink the relative error.
+        Activations with E[σ'] = 0 (abs, cos) suffer earlier: |t|×2 goes from .09 to .26 for ‖μ_a‖ = 4, p = 1000.
+        ``correction="second_order"`` needs none of these assumptions.
+        """
+        if n is not None:
+            n = check_integer(n, "n", low=1)
+        p, square = self.n_features, self.tau0**2
+        found = []
+        size = np.linalg.norm(self.means, axis=1) / np.sqrt(square)
+        t = self.trace_deviations / square
+        limit = _NORM_LIMIT * np.sqrt(p)
+        for a, name in enumerate(self.classes):
+            if size[a] > (most := _MEAN_LIMIT * p**0.25):
+                text = (
+                    f"‖μ‖ = {size[a]:.3g} τ0 ({size[a] / np.sqrt(p):.2g} √p) exceeds 1.7 p^(1/4) = {most:.3g}: "
+                    "the neglected ‖μ‖²/p outweighs the error of O(p^-1/2); remove the common mean of the data"
+                )
+                found.append(Violation("mean", name, float(size[a]), float(most), text))
+            if abs(t[a]) > _TRACE_LIMIT:
+                text = (
+                    f"tr(C − C°) = {t[a]:.3g} √p τ0² ({abs(t[a]) / np.sqrt(p):.2g} tr C°) exceeds 4 √p τ0²: "
+                    "the classes differ in norm by O(1); normalise the rows of the data"
+                )
+                found.append(Violation("trace", name, float(abs(t[a])), _TRACE_LIMIT, text))
+            if (norm := self._norm_above(a, limit * square) / square) > limit:
+                text = (
+                    f"‖C‖ = {norm:.3g} tr C°/p exceeds 2.5 √p = {limit:.3g}: a few directions carry the variance, so "
+                    "that samples are not nearly orthogonal; remove or shrink the leading components"
+                )
+                found.append(Violation("operator_norm", name, norm, float(limit), text))
+            if n is not None and (count := n * float(self.weights[a])) < 1.0:
+                text = f"n·weight = {count:.3g} is below 1: a sample of {n} will mostly lack the class"
+                found.append(Violation("weight", name, count, 1.0, text))
+        if warn and found:
+            lines = "; ".join(f"class {v.label!r}: {v.message}" for v in found[:3])
+            more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+            warnings.warn(
+                f"the mixture is outside the assumptions of the asymptotic equivalent: {lines}{more}. "
+                "correction='second_order' does not need them",
+                AssumptionWarning,
+                stacklevel=stacklevel,
+            )
+        return tuple(found)
+
+    def _norm_above(self, a: int, limit: float) -> float:
+        """‖C_a‖, to 1e-3 relative; or its bound by the Frobenius norm, if that settles the comparison."""
+        cov = self.covariances[a]
+        if cov.ndim <= 1:
+            return float(cov.max())
+        bound = float(np.linalg.norm(cov))
+        if bound <= limit:
+            return bound
+        if len(cov) <= 64:
+            return float(np.linalg.eigvalsh(cov)[-1])
+        start = np.random.default_rng(0).standard_normal(len(cov))  # fixed: the result is deterministic
+        return float(eigsh(cov, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)[0])
 
     @classmethod
-    def from_data(cls, x: ArrayLike, labels: Any, *, covariance: str = "full") -> "GaussianMixture":
-        """Estimate the mixture from labelled samples.
+    def from_data(
+        cls, x: ArrayLike, labels: Any, *, covariance: str = "full", pooled: bool = False
+    ) -> "GaussianMixture":
+        r"""Estimate the mixture from labelled samples.
 
         Parameters
         ----------
         x : array_like, shape (n, p)
             Samples, on the scale the network will see.
         labels : sequence of hashable, shape (n,)
-            Class of every row; each class needs at least four samples.
-        covariance : {"full", "diagonal", "scalar"}
-            Structure of the estimated covariances.
+            Class of every row.
+        covariance : {"full", "diagonal", "scalar", "traces"}
+            Structure of the estimated covariances. "traces" stores tr Ĉ_a/p as "scalar" does but has the
+            `trace_products` of "full": all that ``equivalent`` uses, and no p×p matrix is formed if K p > n.
+        pooled : bool
+            One covariance for all classes, estimated from all n − K degrees of freedom.
 
         Returns
         -------
         GaussianMixture
-            With `trace_products` estimated without bias: the plain tr(Ĉ_a²)/p of a full estimate is too
-            large by about (tr C_a)²/(n_a p).
+            Means and covariances unbiased, and so are all `trace_products` (for "diagonal" and "scalar": if the
+            covariances are so in truth). The plain tr(Ĉ_a²)/p would be too large by about (tr C_a)²/(n_a p).
+
+        Raises
+        ------
+        ValueError
+            If there are too few samples. With N_a = n_a − 1 (pooled: n − K) degrees of freedom, tr Ĉ_a and a diagonal
+            exist from N_a = 1 on, the unbiased tr C_a² of a full covariance from N_a = 2 on. So a class needs 2 samples
+            ("scalar", "diagonal") or 3 ("full", "traces"), or 1 if pooled and others have more.
+        MemoryLimitError
+            If K covariances of "full" do not fit into memory.
+
+        Notes
+        -----
+        With Ĉ the usual unbiased covariance of N degrees of freedom, tr C² is estimated by
+
+        .. math:: \frac{N^2}{(N-1)(N+2)} \Bigl(\mathrm{tr}\,\hat C^2 - \frac{(\mathrm{tr}\,\hat C)^2}{N}\Bigr)
+
+        (never negative, since Ĉ has rank N at most), by N/(N+2) Σ_j ĉ_j² for a diagonal, and for a multiple of the
+        identity by pN/(pN+2) p ĉ². Different classes are independent: tr(Ĉ_a Ĉ_b) needs no correction.
 
         References
         ----------
@@ -188,34 +398,107 @@ class GaussianMixture:
         """
         data = check_data(x, "x")
         names, index = check_labels(labels, len(data))
-        if covariance not in ("full", "diagonal", "scalar"):
-            raise ValueError(f"`covariance` must be one of 'full', 'diagonal', 'scalar', got {covariance!r}")
+        check_choice(covariance, "covariance", ("full", "diagonal", "scalar", "traces"))
+        if not isinstance(pooled, bool):
+            raise TypeError(f"`pooled` must be True or False, got {pooled!r}")
         counts = np.bincount(index, minlength=len(names))
-        if counts.min() < 4:
-            a = int(counts.argmin())
-            raise ValueError(
-                f"`labels` must give every class at least 4 samples to estimate its covariance, "
-                f"got {counts[a]} of class {names[a]!r}"
-            )
-        p = data.shape[1]
-        means = np.stack([data[index == a].mean(axis=0) for a in range(len(names))])
-        centred = [(data[index == a] - means[a]) for a in range(len(names))]
-        diagonals = np.stack([(rows**2).sum(axis=0) / (len(rows) - 1) * p for rows in centred])
+        n_classes, p = len(names), data.shape[1]
+        _check_counts(counts, names, covariance, pooled)
         if covariance == "full":
-            covariances = np.stack([rows.T @ rows / (len(rows) - 1) * p for rows in centred])
-            products = _unbiased_trace_products(covariances, counts, p)
-        elif covariance == "diagonal":
-            covariances, products = diagonals, _trace_products(diagonals, p)
+            advice = "take covariance='traces', which is enough for rn.equivalent, 'diagonal', 'scalar' or pooled=True"
+            kept = 1 if pooled else n_classes
+            check_memory(8 * (kept + 2) * p * p, f"{kept} full covariance(s) of {p} features", advice)
+        means = np.stack([data[index == a].mean(axis=0) for a in range(n_classes)])
+        if pooled:
+            groups, freedom = [data - means[index]], np.array([len(data) - n_classes])
         else:
-            covariances = diagonals.mean(axis=1)
-            products = _trace_products(covariances, p)
+            groups, freedom = [data[index == a] - means[a] for a in range(n_classes)], counts - 1
+        covariances, products = _estimates(groups, freedom, covariance)
+        if pooled:  # K views of one covariance
+            covariances = np.broadcast_to(covariances[0], (n_classes, *covariances.shape[1:]))
+            products = np.full((n_classes, n_classes), products[0, 0])
         return cls(
-            means * np.sqrt(p),
-            covariances,
-            counts / counts.sum(),
-            classes=tuple(names),
-            trace_products=products,
+            means * np.sqrt(p), covariances, counts / counts.sum(), classes=tuple(names), trace_products=products
         )
+
+
+def toeplitz_covariance(p: int, rho: float) -> FloatArray:
+    """Return the covariance ρ^|i−j| of a stationary autoregressive sequence, shape (p, p); ‖C‖ < (1+|ρ|)/(1−|ρ|).
+
+    Parameters
+    ----------
+    p : int
+        Dimension.
+    rho : float
+        Correlation of neighbours, between −1 and 1, both excluded.
+    """
+    p = check_integer(p, "p", low=1)
+    rho = check_real(rho, "rho", low=-1.0, high=1.0, open_low=True, open_high=True)
+    check_memory(16 * p * p, f"a covariance of {p} features", "take fewer features")
+    powers = rho ** np.arange(p)
+    return np.asarray(powers[np.abs(np.arange(p)[:, None] - np.arange(p))])
+
+
+def _check_counts(counts: IntArray, names: list[Hashable], covariance: str, pooled: bool) -> None:
+    freedom = 2 if covariance in ("full", "traces") else 1
+    if pooled:
+        if counts.sum() - len(names) < freedom:
+            raise ValueError(
+                f"`labels` must leave at least {freedom} degree(s) of freedom, n − K, for a pooled {covariance!r} "
+                f"estimate, got {counts.sum()} samples of {len(names)} class(es)"
+            )
+    elif counts.min() < freedom + 1:
+        a = int(counts.argmin())
+        instead = "covariance='scalar' (2 samples) or pooled=True (1)" if freedom == 2 else "pooled=True (1 sample)"
+        raise ValueError(
+            f"`labels` must give every class at least {freedom + 1} samples to estimate its covariance "
+            f"({covariance!r}), got {counts[a]} of class {names[a]!r}: merge classes, or take {instead}"
+        )
+
+
+def _estimates(groups: list[FloatArray], freedom: IntArray, covariance: str) -> tuple[FloatArray, FloatArray]:
+    """Covariances, and trace products without bias, of centred rows with so many degrees of freedom."""
+    p = groups[0].shape[1]
+    if covariance == "full":
+        matrices = np.stack([rows.T @ rows * (p / count) for rows, count in zip(groups, freedom, strict=True)])
+        return matrices, _unbiased(_trace_products(matrices, p), np.trace(matrices, axis1=1, axis2=2), freedom, p)
+    diagonals = np.stack(
+        [np.einsum("ij,ij->j", rows, rows) * (p / count) for rows, count in zip(groups, freedom, strict=True)]
+    )
+    scalars = diagonals.mean(axis=1)
+    if covariance == "traces":
+        return scalars, _unbiased(_plain_products(groups, freedom), p * scalars, freedom, p)
+    values, known = (diagonals, freedom) if covariance == "diagonal" else (scalars, p * freedom)
+    products = _trace_products(values, p)
+    products[np.diag_indices_from(products)] *= known / (known + 2.0)
+    return values, products
+
+
+def _plain_products(groups: list[FloatArray], freedom: IntArray) -> FloatArray:
+    """tr(Ĉ_a Ĉ_b)/p from K p×p matrices, or, if those are larger than the data, from ‖X_a X_bᵀ‖_F² in blocks."""
+    p = groups[0].shape[1]
+    if len(groups) * p <= sum(len(rows) for rows in groups):
+        return _trace_products(
+            np.stack([rows.T @ rows * (p / count) for rows, count in zip(groups, freedom, strict=True)]), p
+        )
+    out = np.zeros((len(groups), len(groups)))
+    for a, left in enumerate(groups):
+        for b, right in enumerate(groups[: a + 1]):
+            step = max(1, _CHUNK // len(right))
+            for start in range(0, len(left), step):
+                block = left[start : start + step] @ right.T
+                out[a, b] += np.vdot(block, block)
+            out[b, a] = out[a, b] = out[a, b] * p / (freedom[a] * freedom[b])
+    return out
+
+
+def _unbiased(products: FloatArray, traces: FloatArray, freedom: IntArray, p: int) -> FloatArray:
+    """Correct the diagonal of tr(Ĉ_a Ĉ_b)/p."""
+    for a, count in enumerate(freedom):
+        square = products[a, a] * p - traces[a] ** 2 / count
+        # Cauchy-Schwarz over N eigenvalues: square >= 0, but for rounding
+        products[a, a] = max(0.0, count**2 / ((count - 1) * (count + 2)) * square) / p
+    return products
 
 
 def _check_covariances(cov: FloatArray) -> None:
@@ -246,13 +529,3 @@ def _trace_products(cov: FloatArray, p: int) -> FloatArray:
         return np.outer(cov, cov)
     flat = cov.reshape(len(cov), -1)
     return np.asarray(flat @ flat.T / p)
-
-
-def _unbiased_trace_products(cov: FloatArray, counts: IntArray, p: int) -> FloatArray:
-    products = _trace_products(cov, p)
-    for a, n in enumerate(counts):
-        trace = float(np.trace(cov[a]))
-        square = products[a, a] * p
-        factor = (n - 1) ** 2 / ((n - 2) * (n + 1))
-        products[a, a] = max(0.0, factor * (square - trace**2 / (n - 1))) / p
-    return products

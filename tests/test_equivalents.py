@@ -593,6 +593,52 @@ def test_class_means_by_hand(kind):
     assert_allclose(means.to_dense()[off], want[off], rtol=0.0, atol=1e-8 * np.abs(want).max())
 
 
+# Weights that are not Gaussian
+
+
+def test_the_kurtosis_of_the_first_weights_against_wide_networks():
+    # ternary weights with 90 % zeros have an excess kurtosis of 7. 1ᵀ(K_emp − K_emp')1/n of ternary and Gaussian ones
+    p, draws = 120, 8
+    mix = rn.GaussianMixture(np.zeros((1, p)), [1.0])
+    x, _ = mix.sample(p, 0)
+    net = rn.Network(["relu"], tau0=mix.tau0)
+    gaps = {kind: [] for kind in KINDS}
+    for seed in range(draws):
+        ternary = rn.FiniteNetwork.sample(net, [8000], p, seed, law="ternary", sparsity=0.9)
+        normal = rn.FiniteNetwork.sample(net, [8000], p, 100 + seed)
+        for kind in KINDS:
+            gaps[kind].append((getattr(ternary, kind)(x) - getattr(normal, kind)(x)).sum() / p)
+    for kind in KINDS:
+        without, with_term = (
+            rn.equivalent(net, x, kind=kind, mixture=mix, weight_kurtosis=kappa).to_dense().sum() / p
+            for kappa in (0.0, 7.0)
+        )
+        mean, error = float(np.mean(gaps[kind])), float(np.std(gaps[kind], ddof=1) / math.sqrt(draws))
+        # the term's own corrections are of relative order κ/p
+        assert abs(mean - (with_term - without)) <= 4.0 * error + 0.06 * mean
+        assert mean > 8.0 * error  # and it is there
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kurtosis_term_through_layers(kind):
+    # by hand: α5 = ¼ w⁴ h2² at the first layer, w² h1² after; β5 = w² (α5 + h1² β5)
+    w, mix = 1.3, two_classes(36)
+    x, labels = mix.sample(12, 0, stratified=True)
+    net = rn.Network(["relu", "gelu"], weight_std=w, tau0=mix.tau0)
+    first = rn.moments(activations.relu, w * mix.tau0)
+    tau = math.sqrt(first.variance)
+    second = rn.moments(activations.gelu, w * tau)
+    a5 = [0.25 * w**4 * first.d2**2]
+    a5.append(w**2 * second.d1**2 * a5[0])
+    b5 = w**2 * (a5[1] + second.d1**2 * w**2 * a5[0])
+    pair = [
+        rn.equivalent(net, x, labels, kind=kind, mixture=mix, weight_kurtosis=kappa).to_dense() for kappa in (0.0, 2.0)
+    ]
+    s = mix.covariances @ mix.covariances.T / 36
+    want = 2.0 * (a5[1] if kind == "ck" else b5) * s[np.ix_(labels, labels)] / 36
+    assert_allclose(pair[1] - pair[0], want, rtol=1e-9)
+
+
 # Networks with biases or without centring
 
 
@@ -669,6 +715,11 @@ def test_general_equivalents_converge_in_absolute_norm(kind, correction, options
     assert slope(sizes, found) <= -0.35  # measured: -.42 to -.57
 
 
+def test_kurtosis_with_a_constant_part_is_refused():
+    with pytest.raises(ValueError, match="`weight_kurtosis`"):
+        rn.equivalent(rn.Network(["relu"], bias_std=0.1), GOOD_X, GOOD_LABELS, weight_kurtosis=1.0)
+
+
 def test_base_correlations_near_one_are_refused():
     with pytest.raises(rn.AccuracyError, match="base correlation"):
         rn.coefficients(rn.Network(["relu"], bias_std=50.0), 1.0)
@@ -704,6 +755,8 @@ NET = rn.Network(["relu"])
 @pytest.mark.parametrize(
     "options, name",
     [
+        ({"weight_kurtosis": -3.0}, "weight_kurtosis"),
+        ({"weight_kurtosis": 1.0, "correction": "second_order"}, "weight_kurtosis"),
         ({"degree": 3}, "degree"),
         ({"correction": "second_order", "degree": 0}, "degree"),
         ({"correction": "second_order", "degree": 9}, "degree"),

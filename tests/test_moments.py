@@ -85,10 +85,12 @@ def test_closed_forms_agree_with_mpmath(row):
         rtol = max(1e-13, r_squared * EPS)
         atol = 4.0 * EPS * unit[field] if field in SIGNED else 0.0
         assert_allclose(getattr(got, field), want, rtol=rtol, atol=max(atol, 1e-290), err_msg=field)
-    assert got.error <= 1e-12
+    act = activation(row)
+    far = act.is_step and np.abs(act.thresholds).min() > 5.0 * row["tau"]  # moments that are tails
+    assert got.error <= (1e-8 if far else 1e-12)
 
 
-@pytest.mark.parametrize("row", [row for row in CLOSED if not activation(row).is_step], ids=label)
+@pytest.mark.parametrize("row", CLOSED, ids=label)
 def test_closed_forms_keep_their_own_bound(row):
     got = rn.moments(activation(row), row["tau"])
     unit = units(float(row["second"]), row["tau"]) | {"d1_squared": float(row["d1_squared"])}
