@@ -11,6 +11,7 @@ from rmtntk.coefficients import Coefficients, coefficients
 from rmtntk.equivalents import Equivalent, equivalent, spectral_error
 from rmtntk.errors import (
     AccuracyError,
+    AssumptionWarning,
     ConvergenceError,
     InfeasibleError,
     InfiniteDiagonalError,
@@ -21,11 +22,21 @@ from rmtntk.errors import (
 from rmtntk.explain import Explanation, explain
 from rmtntk.finite import FiniteNetwork
 from rmtntk.kernels import KernelDiagonals, ck, ck_ntk, kernel_diagonals, nngp, ntk
+from rmtntk.learning import (
+    BestRidge,
+    GradientFlow,
+    KernelFlow,
+    LearningCurve,
+    gradient_flow,
+    kernel_flow,
+    learning_curve,
+)
 from rmtntk.matching import Match, match
-from rmtntk.mixture import GaussianMixture
+from rmtntk.mixture import GaussianMixture, Violation, toeplitz_covariance
 from rmtntk.moments import Moments, moments
 from rmtntk.network import Network
 from rmtntk.psd import PsdMargin, psd_margin
+from rmtntk.spectra import LimitingSpectrum, Threshold, limiting_spectrum, visibility_threshold
 from rmtntk.ternary import TernaryNetwork, compress
 
 __all__ = [
@@ -36,11 +47,15 @@ __all__ = [
     "Moments", "moments", "ck", "ck_ntk", "nngp", "ntk", "kernel_diagonals", "KernelDiagonals", "psd_margin",
     "PsdMargin", "get_num_threads", "set_num_threads",
     # data model and equivalents
-    "GaussianMixture", "Coefficients", "coefficients", "Equivalent", "equivalent", "spectral_error",
+    "GaussianMixture", "Violation", "toeplitz_covariance", "Coefficients", "coefficients", "Equivalent", "equivalent",
+    "spectral_error",
     "Explanation", "explain",
+    # spectra and learning
+    "LimitingSpectrum", "limiting_spectrum", "Threshold", "visibility_threshold",
+    "LearningCurve", "learning_curve", "BestRidge", "GradientFlow", "gradient_flow", "KernelFlow", "kernel_flow",
     # compression
     "Match", "match", "TernaryNetwork", "compress", "FiniteNetwork",
     # errors
-    "errors", "AccuracyError", "ConvergenceError", "InfeasibleError", "InfiniteDiagonalError", "MemoryLimitError",
-    "MissingExtraError", "ModelFileError",
+    "errors", "AccuracyError", "AssumptionWarning", "ConvergenceError", "InfeasibleError", "InfiniteDiagonalError",
+    "MemoryLimitError", "MissingExtraError", "ModelFileError",
 ]  # fmt: skip
