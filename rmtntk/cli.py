@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmtntk import activations as activation_module
+from rmtntk import analysis_report
 from rmtntk import report as report_module
 from rmtntk._progress import stages
 from rmtntk._version import __version__
@@ -18,12 +19,19 @@ from rmtntk.network import Network
 from rmtntk.ternary import TernaryNetwork
 from rmtntk.workflow import (
     CompressionOptions,
+    EquivalentOptions,
+    KernelOptions,
+    SpectrumOptions,
     VerificationOptions,
     describe_environment,
     run_compression,
+    run_equivalent,
+    run_kernel,
     run_model_check,
+    run_spectrum,
     run_verification,
 )
+from rmtntk.workflow.analysis import FORMS
 from rmtntk.workflow.compression import STAGES
 
 __all__ = ["main"]
@@ -34,6 +42,9 @@ examples:
   rmtntk compress --data digits.npz --activations tanh,tanh --widths 4000,2000 --out runs/digits
   rmtntk predict runs/mnist/model.npz --data mnist5k
   rmtntk match --activations relu,relu --tau0 1
+  rmtntk kernel --data mnist5k --kind ntk --out ntk.npy
+  rmtntk equivalent --data mnist5k --kind ntk
+  rmtntk spectrum --samples 2000 --features 1000 --figure spectrum.png
   rmtntk verify
   rmtntk info
 """
@@ -55,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rmtntk {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_compress(commands)
+    _add_kernel(commands)
+    _add_equivalent(commands)
+    _add_spectrum(commands)
     _add_verify(commands)
     _add_match(commands)
     _add_predict(commands)
@@ -161,6 +175,86 @@ def _add_predict(commands: Any) -> None:
     parser.set_defaults(run=_predict)
 
 
+def _add_analysis(parser: argparse.ArgumentParser, default: KernelOptions, *, data_required: bool) -> None:
+    """Add what kernel, equivalent and spectrum share."""
+    help_text = "mnist5k, or a .npz, .csv, IDX or CIFAR-10 file or folder"
+    if not data_required:
+        help_text += " (default: samples of a two-class mixture)"
+    parser.add_argument("--data", required=data_required, help=help_text)
+    parser.add_argument("--label-column", help="of a CSV file: name or index of the label column")
+    parser.add_argument("--raw", action="store_true", help="take the data as read, not centred and scaled")
+    _add_network(parser, default.activations)
+    parser.add_argument("--kind", choices=("ck", "ntk"), default=default.kind, help="which kernel (default ck)")
+    parser.add_argument("--weight-std", type=float, default=default.weight_std, help="standard deviation of weights")
+    parser.add_argument("--bias-std", type=float, default=default.bias_std, help="standard deviation of biases")
+    parser.add_argument("--uncentered", action="store_true", help="do not subtract the activations' means")
+    parser.add_argument("--input-scaling", choices=("unit", "fan_in"), default=default.input_scaling)
+    kept = "all" if default.samples is None else default.samples
+    parser.add_argument("--samples", type=int, default=default.samples, help=f"rows taken at random (default {kept})")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of the choice (default 0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_json(parser)
+
+
+def _analysis(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "data": args.data,
+        "activations": args.activations,
+        "kind": args.kind,
+        "weight_std": args.weight_std,
+        "bias_std": args.bias_std,
+        "centered": not args.uncentered,
+        "input_scaling": args.input_scaling,
+        "samples": args.samples,
+        "raw": args.raw,
+        "seed": args.seed,
+        "label_column": args.label_column,
+    }
+
+
+def _add_kernel(commands: Any) -> None:
+    parser = commands.add_parser(
+        "kernel",
+        help="compute the exact kernel of a data set and write it to a .npy file",
+        description="Reads data, computes CK or NTK of the infinitely wide network, and writes an (n, n) array.",
+    )
+    _add_analysis(parser, KernelOptions(), data_required=True)
+    parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    parser.add_argument("--out", required=True, type=Path, help="the .npy file")
+    parser.set_defaults(run=_kernel)
+
+
+def _add_equivalent(commands: Any) -> None:
+    parser = commands.add_parser(
+        "equivalent",
+        help="what a network sees in a data set: coefficients, and the error of every form of the equivalent",
+        description="Prints the coefficients layer by layer, and ‖K − K̃‖/‖K‖ of each form against the exact kernel.",
+    )
+    _add_analysis(parser, EquivalentOptions(), data_required=True)
+    parser.set_defaults(run=_equivalent)
+
+
+def _add_spectrum(commands: Any) -> None:
+    default = SpectrumOptions()
+    parser = commands.add_parser(
+        "spectrum",
+        help="predict bulk, outliers and alignments of a kernel, beside the exact kernel's",
+        description="From the population (a two-class mixture, or estimated from labelled data) without sampling.",
+    )
+    _add_analysis(parser, default, data_required=False)
+    parser.add_argument(
+        "--features", type=int, default=default.features, help="dimension of the mixture (default 1000)"
+    )
+    parser.add_argument(
+        "--covariance",
+        choices=("scalar", "diagonal", "full"),
+        default=default.covariance,
+        help="structure of the covariances estimated from data (default scalar)",
+    )
+    parser.add_argument("--figure", type=Path, help="write a picture, e.g. spectrum.png or .svg")
+    parser.set_defaults(run=_spectrum)
+
+
 def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
@@ -193,6 +287,55 @@ def _compress(args: argparse.Namespace) -> int:
     else:
         print(report_module.as_text(result.report))
         print("\nwritten: " + ", ".join(str(path) for path in paths))
+    return 0
+
+
+def _place(path: Path | None, name: str, suffixes: tuple[str, ...]) -> None:
+    """Check where a file is to go before anything is computed."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise ValueError(f"`{name}` must end in {' or '.join(suffixes)}, got {path}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"`{name}` must be a file in an existing folder, got {path}")
+
+
+def _kernel(args: argparse.Namespace) -> int:
+    options = KernelOptions(**_analysis(args), dtype=args.dtype)
+    options.validate()
+    _place(args.out, "--out", (".npy",))
+    with stages(3, quiet=args.quiet or args.json) as progress:
+        kernel, outcome = run_kernel(options, progress)
+        progress.enter("write")
+        outcome["bytes"] = analysis_report.write_array(args.out, kernel)
+    outcome["file"] = str(args.out)
+    print(report_module.to_json(outcome) if args.json else analysis_report.kernel_text(outcome))
+    if not args.json:
+        print(f"written: {args.out}")
+    return 0
+
+
+def _equivalent(args: argparse.Namespace) -> int:
+    options = EquivalentOptions(**_analysis(args))
+    options.validate()
+    with stages(2 + len(FORMS), quiet=args.quiet or args.json) as progress:
+        outcome = run_equivalent(options, progress)
+    print(report_module.to_json(outcome) if args.json else analysis_report.equivalent_text(outcome))
+    return 0
+
+
+def _spectrum(args: argparse.Namespace) -> int:
+    options = SpectrumOptions(**_analysis(args), features=args.features, covariance=args.covariance)
+    options.validate()
+    _place(args.figure, "--figure", (".png", ".svg", ".pdf"))
+    with stages(4, quiet=args.quiet or args.json) as progress:
+        outcome, limit, eigenvalues = run_spectrum(options, progress)
+    if args.figure is not None:
+        analysis_report.write_figure(args.figure, limit, eigenvalues)
+        outcome["figure"] = str(args.figure)
+    print(report_module.to_json(outcome) if args.json else analysis_report.spectrum_text(outcome))
+    if args.figure is not None and not args.json:
+        print(f"\nwritten: {args.figure}")
     return 0
 
 

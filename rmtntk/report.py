@@ -26,6 +26,8 @@ __all__ = [
     "check_output",
     "fields_text",
     "model_check_text",
+    "number",
+    "table",
     "verification_text",
     "write",
 ]
@@ -134,7 +136,8 @@ def _strict(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _number(value: Any, digits: int = 4) -> str:
+def number(value: Any, digits: int = 4) -> str:
+    """Return a number with so many significant digits, or a dash where there is none."""
     if value is None or not math.isfinite(value):
         return _NOTHING
     if isinstance(value, int) or 999.5 <= abs(value) < 1e9:
@@ -143,13 +146,13 @@ def _number(value: Any, digits: int = 4) -> str:
 
 
 def _percent(value: Any) -> str:
-    return _NOTHING if value is None or not math.isfinite(value) else f"{_number(100.0 * float(value), 3)} %"
+    return _NOTHING if value is None or not math.isfinite(value) else f"{number(100.0 * float(value), 3)} %"
 
 
 def _size(count: float) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
         if count >= 0.9995 * unit:
-            return f"{_number(count / unit, 3)} {name}"
+            return f"{number(count / unit, 3)} {name}"
     return f"{count:.0f} bytes"
 
 
@@ -176,7 +179,7 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Align columns: the first `left` to the left, the others, numbers, to the right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = []
@@ -196,9 +199,9 @@ def as_text(report: Mapping[str, Any]) -> str:
         for name in ("dense", "ternary"):
             numbers = [*_alphas(row[name]), row[name]["tau"]]
             label = str(row["layer"]) if name == "dense" else ""
-            coefficients.append([label, name, *(_number(value) for value in numbers)])
+            coefficients.append([label, name, *(number(value) for value in numbers)])
     kernels = [[f"kernels of {report['kernels']['n_samples']:,} samples, relative to operator norm", "difference"]]
-    kernels += [[what, _number(value, 3)] for what, value in _kernel_rows(report)]
+    kernels += [[what, number(value, 3)] for what, value in _kernel_rows(report)]
     accuracy = [["network", "training", "test", "weights", "of dense"]]
     for row in report["accuracy"]:
         share = row["weight_bytes"] / report["accuracy"][0]["weight_bytes"]
@@ -212,12 +215,12 @@ def as_text(report: Mapping[str, Any]) -> str:
         [
             f"{data['name']}: {data['n_train']:,} training and {data['n_test']:,} test samples, "
             f"{data['n_features']:,} features, {data['n_classes']:,} classes; {_network(report)}",
-            _table(coefficients, left=2),
-            f"match ({match['method']}): residual {_number(match['residual'], 2)}; excess of the diagonal in units of "
-            f"{unit}: {_number(match['excess'])} predicted, {_number(measured)} measured",
-            _table(kernels),
-            _table(accuracy),
-            _table(sizes),
+            table(coefficients, left=2),
+            f"match ({match['method']}): residual {number(match['residual'], 2)}; excess of the diagonal in units of "
+            f"{unit}: {number(match['excess'])} predicted, {number(measured)} measured",
+            table(kernels),
+            table(accuracy),
+            table(sizes),
         ]
     )
 
@@ -265,7 +268,7 @@ def verification_text(outcome: Mapping[str, Any]) -> str:
     """Return the outcome of ``rmtntk verify`` for the terminal."""
     names = list(outcome["slopes"])
     rows = [["n = p", *names]]
-    rows += [[str(row["n"]), *(_number(row.get(name), 3) for name in names)] for row in outcome["rows"]]
+    rows += [[str(row["n"]), *(number(row.get(name), 3) for name in names)] for row in outcome["rows"]]
     rows.append(["slope", *(f"{outcome['slopes'][name]:.2f}" for name in names)])
     bound = f"{outcome['slope_bound']:.2f}"
     if outcome["passed"]:
@@ -275,23 +278,23 @@ def verification_text(outcome: Mapping[str, Any]) -> str:
     if not any(name.startswith("ternary") for name in names):
         verdict += "\nno ternary network was compared: these activations have no match"
     title = f"{outcome['activations']}: differences relative to the operator norm"
-    return "\n\n".join([title, _table(rows), verdict])
+    return "\n\n".join([title, table(rows), verdict])
 
 
 def model_check_text(outcome: Mapping[str, Any]) -> str:
     """Return the outcome of ``rmtntk verify MODEL`` for the terminal."""
     rows = [["last layer", "α1", "α2", "α3"]]
     for name, key in (("dense network", "alpha_dense"), ("stored activations", "alpha_stored")):
-        rows.append([name, *(_number(value) for value in outcome[key])])
+        rows.append([name, *(number(value) for value in outcome[key])])
     layers = [f"layer {k}: {act}" for k, act in enumerate(outcome["activations"], start=1)]
-    blocks = ["\n".join(layers), _table(rows)]
+    blocks = ["\n".join(layers), table(rows)]
     if "off_diagonal" in outcome:
         blocks.append(
             f"kernels of {outcome['n_samples']:,} samples: ternary and dense differ by "
-            f"{_number(outcome['off_diagonal'], 3)} off the diagonal (relative operator norm)"
+            f"{number(outcome['off_diagonal'], 3)} off the diagonal (relative operator norm)"
         )
     verdict = "passed: the coefficients agree" if outcome["passed"] else "FAILED: the coefficients differ"
-    return "\n\n".join([*blocks, f"{verdict}, residual {_number(outcome['residual'], 2)}"])
+    return "\n\n".join([*blocks, f"{verdict}, residual {number(outcome['residual'], 2)}"])
 
 
 def fields_text(fields: Mapping[str, Any]) -> str:
@@ -320,13 +323,13 @@ def as_html(report: Mapping[str, Any], spectrum: Spectrum) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    def number(value: Any, digits: int = 4) -> Markup:
-        mantissa, _, exponent = _number(value, digits).partition("e")
+    def marked(value: Any, digits: int = 4) -> Markup:
+        mantissa, _, exponent = number(value, digits).partition("e")
         power = f"\u202f×\u202f10<sup>{int(exponent)}</sup>" if exponent else ""
         return Markup((mantissa + power).replace("-", "−"))
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, percent=_percent, size=_size, alphas=_alphas)
+    environment.filters.update(number=marked, percent=_percent, size=_size, alphas=_alphas)
     environment.filters.update(count="{:,}".format, points="{:+.1f}".format)
     template = resources.files("rmtntk").joinpath("templates", "report.html.j2").read_text("utf-8")
     floor, below = figures.spectrum_floor(spectrum)
@@ -367,7 +370,7 @@ def _verdict(report: Mapping[str, Any]) -> str:
     rows = {row["network"]: row for row in report["accuracy"]}
     dense, ternary, match = rows["dense"], rows["ternary"], report["match"]
     size = report.get("model_file_bytes") or ternary["weight_bytes"]
-    kernel = "equal" if match["feasible"] else f"differ by {_number(match['residual'], 2)} (relative) from"
+    kernel = "equal" if match["feasible"] else f"differ by {number(match['residual'], 2)} (relative) from"
     apart = _percent(report["kernels"]["ternary_vs_dense"]["off_diagonal"])
     lost = 100.0 * (dense["test"] - ternary["test"])
     ending = f"{abs(lost):.1f} points {'below' if lost > 0 else 'above'}" if lost else "just as many as"

@@ -391,7 +391,7 @@ def test_fields_text():
     ],
 )
 def test_numbers(value, digits, shown):
-    assert report._number(value, digits) == shown
+    assert report.number(value, digits) == shown
 
 
 @pytest.mark.parametrize(

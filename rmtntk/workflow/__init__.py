@@ -1,5 +1,13 @@
 """The jobs behind the command line, as functions: they compute, and return plain data to print or draw."""
 
+from rmtntk.workflow.analysis import (
+    EquivalentOptions,
+    KernelOptions,
+    SpectrumOptions,
+    run_equivalent,
+    run_kernel,
+    run_spectrum,
+)
 from rmtntk.workflow.compression import CompressionOptions, CompressionResult, run_compression
 from rmtntk.workflow.environment import describe_environment
 from rmtntk.workflow.verification import VerificationOptions, run_model_check, run_verification
@@ -7,9 +15,15 @@ from rmtntk.workflow.verification import VerificationOptions, run_model_check, r
 __all__ = [
     "CompressionOptions",
     "CompressionResult",
+    "EquivalentOptions",
+    "KernelOptions",
+    "SpectrumOptions",
     "VerificationOptions",
     "describe_environment",
     "run_compression",
+    "run_equivalent",
+    "run_kernel",
     "run_model_check",
+    "run_spectrum",
     "run_verification",
 ]
