@@ -31,6 +31,7 @@ from rmtntk.learning import (
     kernel_flow,
     learning_curve,
 )
+from rmtntk.linear_width import LinearWidthSpectrum, linear_width_spectrum
 from rmtntk.matching import Match, match
 from rmtntk.mixture import GaussianMixture, Violation, toeplitz_covariance
 from rmtntk.moments import Moments, moments
@@ -52,6 +53,7 @@ __all__ = [
     "Explanation", "explain",
     # spectra and learning
     "LimitingSpectrum", "limiting_spectrum", "Threshold", "visibility_threshold",
+    "LinearWidthSpectrum", "linear_width_spectrum",
     "LearningCurve", "learning_curve", "BestRidge", "GradientFlow", "gradient_flow", "KernelFlow", "kernel_flow",
     # compression
     "Match", "match", "TernaryNetwork", "compress", "FiniteNetwork",
