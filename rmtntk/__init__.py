@@ -37,6 +37,7 @@ from rmtntk.mixture import GaussianMixture, Violation, toeplitz_covariance
 from rmtntk.moments import Moments, moments
 from rmtntk.network import Network
 from rmtntk.psd import PsdMargin, psd_margin
+from rmtntk.solvers import Eigenpairs, RidgeSolution, eigenpairs, ridge_solve
 from rmtntk.spectra import LimitingSpectrum, Threshold, limiting_spectrum, visibility_threshold
 from rmtntk.ternary import TernaryNetwork, compress
 
@@ -51,6 +52,7 @@ __all__ = [
     "GaussianMixture", "Violation", "toeplitz_covariance", "Coefficients", "coefficients", "Equivalent", "equivalent",
     "spectral_error",
     "Explanation", "explain",
+    "Eigenpairs", "eigenpairs", "RidgeSolution", "ridge_solve",
     # spectra and learning
     "LimitingSpectrum", "limiting_spectrum", "Threshold", "visibility_threshold",
     "LinearWidthSpectrum", "linear_width_spectrum",

@@ -17,9 +17,10 @@ from rmtntk._memory import check_memory
 from rmtntk._typing import FloatArray, IntArray
 from rmtntk._validation import check_choice, check_integer, check_labels, check_pair, check_real, squared_norms
 from rmtntk.coefficients import Coefficients, coefficients, coefficients_of
-from rmtntk.errors import InfiniteDiagonalError
+from rmtntk.errors import AccuracyError, InfiniteDiagonalError
 from rmtntk.kernels import kernel_diagonals
 from rmtntk.mixture import GaussianMixture
+from rmtntk.moments import has_jump
 from rmtntk.network import Network, input_rows, resolve_tau0
 from rmtntk.norm_aware import Expansion, Pairs, pairs
 from rmtntk.operator import Equivalent, PowerTerm, operator_norm, spectral_error
@@ -77,7 +78,8 @@ def equivalent(
         products cost O(n p). The latter goes with ``degree=2``.
     y : array_like, shape (m, p), optional
         Second set of samples, for the cross kernel (n, m) as of :func:`rmtntk.ck`. Everything estimated still comes
-        from `x`, so that this is the same function as without `y`.
+        from `x`, so that this is the same function as without `y`. It is the one of *different* samples: where a
+        row of `y` is also one of `x`, the kernel's own value is the diagonal of the symmetric form, not this one's.
     y_labels : sequence, shape (m,), optional
         Classes of the rows of `y`, which "none" and "diagonal" need where there is more than one.
     weight_kurtosis : float
@@ -139,14 +141,16 @@ def equivalent(
         raise ValueError("`y_labels` must come with `y`, got labels only")
     rows = input_rows(net, data)
     columns = None if other is None else input_rows(net, other)
+    if columns is rows:  # y=x is a cross kernel all the same
+        columns = rows.view()
     # "fan_in" divides the data by √p, hence covariances by p.
     unit = 1.0 if net.input_scaling == "unit" else 1.0 / data.shape[1]
     tau0 = net.tau0
     if tau0 is None:
         tau0 = resolve_tau0(net, rows) if mixture is None else mixture.tau0 * float(np.sqrt(unit))
-    # the numbers of the theorem are not used by "second_order", which holds for kernels without a function as well
-    table = coefficients_of(net, tau0) if correction == "second_order" else coefficients(net, tau0)
-    if kind == "ntk" and not np.isfinite(table.kappa_sq[-1]):
+    table = _numbers(net, tau0) if correction == "second_order" else coefficients(net, tau0)
+    jumps = any(map(has_jump, net.activations)) if table is None else not np.isfinite(table.kappa_sq[-1])
+    if kind == "ntk" and jumps:
         raise InfiniteDiagonalError(
             "the NTK of a network with jumps (steps, sign, heaviside) has an infinite diagonal and no equivalent: "
             "use kind='ck', or compare off-diagonal entries"
@@ -155,17 +159,18 @@ def equivalent(
     if correction == "second_order":
         index = None if labels is None else check_labels(labels, len(data))[1]
         return _second_order(at_scale, data, rows, columns, kind, table, wanted, quadratic, index)
+    assert table is not None
+    fourth = float(table.fourth[-1, 0 if kind == "ck" else 1])
+    if kurtosis != 0.0 and not np.isfinite(fourth):
+        raise ValueError(
+            "`weight_kurtosis` must be 0 for a network with biases or without centring, where its effect is not "
+            f"known, got {kurtosis:g}"
+        )
     population, index = _population(data, labels, mixture, variances=kurtosis != 0.0)
     c = table.linear(kind)
     left = _factor(rows, index, population, unit, table)
     core = _core(population, unit, c, table.offset(kind), general=table.has_offset)
     if kurtosis != 0.0:
-        if table.has_offset:
-            raise ValueError(
-                "`weight_kurtosis` must be 0 for a network with biases or without centring, where its effect is not "
-                f"known, got {kurtosis:g}"
-            )
-        fourth = float(table.fourth[-1, 0 if kind == "ck" else 1])
         core[: population.n_classes, : population.n_classes] += (
             kurtosis * fourth * unit**2 * _variance_products(population)
         )
@@ -178,6 +183,17 @@ def equivalent(
     right = _factor(columns, classes, population, unit, table)
     term = PowerTerm(1, root, np.full((len(columns), 1), np.sign(c[0]) * root[0, 0]))
     return Equivalent(rows, (term,), left, core, None, table, columns=columns, factor_right=right)
+
+
+def _numbers(net: Network, tau0: float) -> Coefficients | None:
+    """Return the theorem's numbers, which "second_order" only passes on, or None where they are not known."""
+    constant = not net.centered or net.bias_std > 0.0
+    if constant and not all(act.is_function for act in net.activations):
+        return None
+    try:
+        return coefficients_of(net, tau0)
+    except AccuracyError:  # a base correlation near 1, or moments that overflow: of the latter the kernel will say so
+        return None
 
 
 def _check_degree(degree: Any, correction: str, quadratic: str, shape: tuple[int, ...]) -> int:
@@ -250,7 +266,7 @@ def _second_order(
     rows: FloatArray,
     columns: FloatArray | None,
     kind: Kind,
-    table: Coefficients,
+    table: Coefficients | None,
     degree: int,
     quadratic: Quadratic,
     index: IntArray | None,
@@ -357,8 +373,16 @@ def _population(
 ) -> tuple[GaussianMixture, IntArray]:
     """Mixture and classes; an estimate keeps the variances of all features only if wanted, and no p × p matrix."""
     if mixture is None:
-        index = np.zeros(len(data), dtype=np.int64) if labels is None else labels
-        population = GaussianMixture.from_data(data, index, covariance="diagonal" if variances else "traces")
+        index = np.zeros(len(data), dtype=np.int64) if labels is None else check_labels(labels, len(data))[1]
+        given = index if labels is None else labels
+        try:
+            population = GaussianMixture.from_data(data, given, covariance="diagonal" if variances else "traces")
+        except ValueError as error:
+            raise ValueError(
+                f"no mixture can be estimated from `x` and `labels` ({error}): pass a `mixture`, such as "
+                "GaussianMixture.from_data(x, labels, covariance='scalar') or one with pooled=True, or take "
+                "correction='second_order', which needs none"
+            ) from None
     else:
         population = mixture
         population.check_assumptions(stacklevel=4)

@@ -50,8 +50,9 @@ class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: i
         F, A and H; the theorem's V, A and V.
     shift : ndarray, shape (n,), or None
         s; constant and equal to c for the theorem's form; None for a cross kernel.
-    coefficients : Coefficients
-        The theorem's numbers for this network.
+    coefficients : Coefficients or None
+        The theorem's numbers for this network; None for "second_order", which does not use them, where they are not
+        known: :func:`rmtntk.coefficients` says why.
 
     Notes
     -----
@@ -67,7 +68,7 @@ class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: i
         factor: FloatArray,
         core: FloatArray,
         shift: FloatArray | None,
-        source: Coefficients,
+        source: Coefficients | None,
         *,
         columns: FloatArray | None = None,
         factor_right: FloatArray | None = None,
@@ -95,10 +96,14 @@ class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: i
 
     @property
     def streamed(self) -> bool:
-        """Whether products form tiles of X Yᵀ, for powers above 2 or because that is cheaper for squares."""
+        """Whether a product with one vector forms tiles of X Yᵀ: for powers above 2, or where squares are cheaper so."""
+        return self._streams(1)
+
+    def _streams(self, width: int) -> bool:
+        """Tell the same for a block of vectors, which tiles serve all at once."""
         (n, m), p = self.shape, self.rows.shape[1]
         squares = sum(term.left.shape[1] for term in self.terms if term.power == 2)
-        return self.degree > 2 or (squares > 0 and n * m < (n + m) * p * squares)
+        return self.degree > 2 or (squares > 0 and n * m < (n + m) * p * squares * width)
 
     def _matvec(self, vector: FloatArray) -> FloatArray:
         return self._matmat(np.reshape(vector, (-1, 1)))[:, 0]
@@ -108,7 +113,7 @@ class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: i
         out = np.asarray(self.factor @ (self.core @ (self.factor_right.T @ block)))
         if self.shift is not None:
             out += self.shift[:, None] * block
-        streamed = self.streamed
+        streamed = self._streams(block.shape[1])
         for term in self.terms:
             if term.power == 1 and not streamed:
                 self._add_linear(term, block, out)
@@ -124,6 +129,8 @@ class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: i
         width, rank = block.shape[1], term.left.shape[1]
         if rank == 1:  # no copy of the block per factor
             out += term.left * (self.rows @ (self.columns.T @ (term.right * block)))
+            return
+        if rank == 0:  # a power without a coefficient of any size
             return
         inner = np.empty((self.rows.shape[1], rank, width), dtype=block.dtype)
         for r in range(rank):
@@ -187,7 +194,7 @@ class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: i
         """Return the diagonal, shape (n,), of a symmetric kernel."""
         self._require_symmetric("diagonal")
         square = np.einsum("ij,ij->i", self.rows, self.rows)
-        out = np.einsum("ij,ij->i", self.factor @ self.core, self.factor)
+        out = np.einsum("ij,ij->i", self.factor @ self.core, self.factor_right)
         if self.shift is not None:
             out += self.shift
         for term in self.terms:
@@ -249,9 +256,13 @@ def spectral_error(k: ArrayLike, eq: Equivalent | ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If shapes differ, or `k` is zero or not finite and symmetric.
+        If shapes differ, `k` is zero or not finite and symmetric, or `eq` is a cross kernel.
     """
     matrix = check_square(k, "k")
+    if isinstance(eq, Equivalent) and not eq.is_symmetric:
+        raise ValueError(
+            f"`eq` must be a symmetric kernel, got a cross kernel of shape {eq.shape}: compare with eq.to_dense() directly"
+        )
     other: Any = eq.to_dense() if isinstance(eq, Equivalent) else check_square(np.asarray(eq), "eq")
     if other.shape != matrix.shape:
         raise ValueError(f"`eq` must have the shape of `k`, {matrix.shape}, got {other.shape}")

@@ -60,7 +60,7 @@ def newton(
     """Newton in log q from q, shape (N, K), for zeta, shape (N,).
 
     Returns q and the last relative step of each point, inf where it did not settle.
-    A point also ends where steps below 1e-6 no longer shrink: near an edge rounding is amplified.
+    A point also ends where steps below 1e-6 no longer shrink and the residual is rounding, amplified near an edge.
     """
     q = np.array(q)
     size = np.full(len(q), np.inf)
@@ -85,11 +85,12 @@ def newton(
         step[bad] = 0.0
         q[live] = now * np.exp(step * np.minimum(1.0, 1.0 / np.maximum(length, 1e-300))[:, None])
         with np.errstate(all="ignore"):  # quadratic convergence seen: what the next step would be
-            ahead = length * (length / size[live]) ** 2
-        settled = (length <= tolerance) | (
-            (length < 1e-4) & ((length > 0.25 * size[live]) | (ahead < 0.01 * tolerance))
-        )
-        settled &= ~((length >= 1e-6) & (length > 0.25 * size[live]))
+            ahead = np.where(np.isfinite(size[live]), length * (length / size[live]) ** 2, np.inf)
+            rest = (np.abs(1.0 - ratio) / (1.0 + np.abs(now * h) + np.abs(now * z))).max(axis=1)
+        stalled = length > 0.25 * size[live]
+        settled = (length <= tolerance) | ((length < 1e-4) & ~stalled & (ahead < 0.01 * tolerance))
+        # between the two roots next to an edge steps only halve, without being rounding
+        settled |= stalled & (length < 1e-6) & (rest < _RESIDUAL)
         size[live] = length
         live = live[~settled & ~bad]
         if not len(live):

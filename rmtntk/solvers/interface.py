@@ -1,0 +1,251 @@
+r"""Eigenpairs and ridge systems of equivalents, without an n × n matrix where n is large.
+
+The theorem's form c1 X Xᵀ + V A Vᵀ + c I has both exactly from a system of p + K + 1 unknowns; the others by block
+Krylov methods whose products and preconditioner use the kernel's structure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rmtntk._typing import FloatArray
+from rmtntk._validation import check_array, check_choice, check_integer, check_real
+from rmtntk.errors import ConvergenceError
+from rmtntk.operator import Equivalent
+from rmtntk.solvers.eigen import constant_parts, dense_pairs, gram_pairs
+from rmtntk.solvers.krylov import block_lanczos
+from rmtntk.solvers.lowrank import Woodbury, low_rank
+from rmtntk.solvers.product import Product
+from rmtntk.solvers.ridge import Dense, RidgeSolution, conjugate, refined
+
+__all__ = ["Eigenpairs", "RidgeSolution", "eigenpairs", "ridge_solve"]
+
+_DENSE = 8192  # samples up to which n × n is the default, 512 MiB
+_DENSE_PAIRS = 1024
+_SYSTEM = 2048  # unknowns up to which Woodbury's formula is the default
+_LANDMARKS = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Leading eigenpairs.
+
+    Attributes
+    ----------
+    values : ndarray, shape (k,)
+        Descending.
+    vectors : ndarray, shape (n, k)
+        Orthonormal columns.
+    residuals : ndarray, shape (k,)
+        ‖K̃ v − λ v‖ of each; λ is within this distance of an eigenvalue.
+    converged : bool
+        Whether every residual is at most ``tol`` times the largest |λ|.
+    n_iter : int
+        Products with blocks of vectors.
+    method : {"gram", "dense", "lanczos"}
+        How.
+    message : str
+        Outcome in words.
+    """
+
+    values: FloatArray
+    vectors: FloatArray
+    residuals: FloatArray
+    converged: bool
+    n_iter: int
+    method: str
+    message: str
+
+
+def _check_operator(operator: Any, what: str) -> Equivalent:
+    if not isinstance(operator, Equivalent):
+        raise TypeError(f"`operator` must be an Equivalent, made by rmtntk.equivalent, got {type(operator).__name__}")
+    if not operator.is_symmetric:
+        raise ValueError(f"`operator` must be a symmetric kernel for {what}, got a cross kernel of {operator.shape}")
+    return operator
+
+
+def eigenpairs(
+    operator: Equivalent,
+    k: int = 20,
+    *,
+    which: Literal["largest", "magnitude"] = "largest",
+    tol: float = 1e-8,
+    maxiter: int = 200,
+    throw: bool = True,
+) -> Eigenpairs:
+    r"""Return the k leading eigenvalues and eigenvectors of an equivalent.
+
+    Parameters
+    ----------
+    operator : Equivalent
+        Symmetric kernel.
+    k : int
+        How many, at most n.
+    which : {"largest", "magnitude"}
+        Largest values, or largest absolute values.
+    tol : float
+        Largest residual ‖K̃ v − λ v‖ over the largest |λ|.
+    maxiter : int
+        Most products with a block of about 1.25 k vectors.
+    throw : bool
+        Whether to raise if `tol` is not met; else the result says so.
+
+    Returns
+    -------
+    Eigenpairs
+
+    Raises
+    ------
+    ConvergenceError
+        If `tol` is not met and `throw` is true.
+    ValueError, TypeError
+        If an argument is not as described.
+
+    Notes
+    -----
+    For the theorem's form with p + K + 1 < n (method "gram"): K̃ − c I = W J Wᵀ, J = diag(±1), W of p + K + 1
+    columns, and with WᵀW = E Γ Eᵀ its non-zero eigenvalues are those of Γ^{1/2} Eᵀ J E Γ^{1/2}; then Rayleigh–Ritz
+    on the k vectors. n p² operations, O(n k) memory beyond the operator, residuals about 1e-15 ‖K̃‖. Vectors of
+    eigenvalues close to each other are determined as a subspace only, as always.
+    Method "dense" for n ≤ 1024 or where n is less than p: n³ operations.
+    Method "lanczos" elsewhere: block Lanczos, as many products as the gaps between eigenvalues ask for, in O(20 k n)
+    memory. At the edge of a bulk they are many (46 where outliers need 10): ask for the outliers only, or take a larger
+    `tol`; the values' errors are about tol² over the relative gap to the rest.
+    """
+    kernel = _check_operator(operator, "eigenpairs")
+    n, p = kernel.rows.shape
+    k = check_integer(k, "k", low=1, high=n)
+    check_choice(which, "which", ("largest", "magnitude"))
+    tol = check_real(tol, "tol", low=0.0, open_low=True)
+    maxiter = check_integer(maxiter, "maxiter", low=1)
+    method = "lanczos"
+    low = None
+    if constant_parts(kernel) and p + kernel.factor.shape[1] < n:
+        method, low = "gram", low_rank(kernel)
+    elif n <= max(_DENSE_PAIRS, 4 * k) or (kernel.degree <= 1 and n <= min(p, _DENSE)):
+        method = "dense"
+    if low is not None:
+        found = gram_pairs(kernel, low, k, which)
+    elif method == "dense":
+        found = dense_pairs(kernel, k, which)
+    else:
+        found = block_lanczos(Product(kernel), n, k, which, tol, maxiter)
+    order = np.argsort(-found.values, kind="stable")
+    values, vectors, residuals = found.values[order], found.vectors[:, order], found.residuals[order]
+    limit = tol * float(np.abs(values).max())
+    worst = float(residuals.max())
+    converged = bool(worst <= limit)
+    if converged:
+        message = f"all {k} residuals are at most {worst:.1e}, wanted {limit:.1e}"
+    else:
+        message = (
+            f"{int((residuals > limit).sum())} of {k} residuals are above {limit:.1e} after {found.n_iter} products "
+            f"(largest {worst:.1e}): take a larger `maxiter` or `tol`, or another `k`, since eigenvalues inside a bulk "
+            "are hard to tell apart"
+        )
+        if throw:
+            raise ConvergenceError(message, worst)
+    return Eigenpairs(values, vectors, residuals, converged, found.n_iter, method, message)
+
+
+def ridge_solve(
+    operator: Equivalent,
+    b: ArrayLike,
+    ridge: float,
+    *,
+    method: Literal["auto", "direct", "cg"] = "auto",
+    tol: float = 1e-8,
+    maxiter: int = 1000,
+    landmarks: int | None = None,
+    precision: Literal["double", "mixed", "single"] = "double",
+    throw: bool = True,
+    progress: Callable[[int, float], None] | None = None,
+) -> RidgeSolution:
+    r"""Solve (K̃ + λ I) x = b.
+
+    Parameters
+    ----------
+    operator : Equivalent
+        Symmetric kernel K̃.
+    b : array_like, shape (n,) or (n, k)
+        Right sides; several together share the products.
+    ridge : float
+        λ ≥ 0.
+    method : {"auto", "direct", "cg"}
+        "direct" is Woodbury's formula or, with powers of X Xᵀ above 1, a varying diagonal that is not positive or fewer
+        samples than unknowns, the dense matrix. "cg" is block conjugate gradients, in O(n (p + landmarks)) memory.
+        "auto" is "direct" for systems of up to 2048 unknowns and matrices of up to 8192 samples, else "cg".
+    tol : float
+        Largest relative residual of a column.
+    maxiter : int
+        Most iterations of "cg", each one product with all columns.
+    landmarks : int, optional
+        Size of the preconditioner of "cg", a Nyström approximation from so many samples; 0 is the diagonal alone. By
+        default 2048, or n/4 if less; without powers above 1 the main factor of the linear term and the low rank.
+    precision : {"double", "mixed", "single"}
+        "mixed" forms the powers of X Xᵀ in float32 within "cg", twice as fast, and refines with products in float64.
+        "single" computes the final residual in float32 as well: it is then right to about 1e-7 ‖ |K̃| |x| ‖ / ‖b‖.
+    throw : bool
+        Whether to raise if `tol` is not met; else the result says so.
+    progress : callable, optional
+        Called as progress(iterations, relative residual) after every iteration of "cg".
+
+    Returns
+    -------
+    RidgeSolution
+
+    Raises
+    ------
+    ConvergenceError
+        If `tol` is not met and `throw` is true; with conjugate gradients also if K̃ + λ I is found not to be positive
+        definite.
+    MemoryLimitError
+        If a dense matrix or system would not fit into memory.
+    ValueError, TypeError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Woodbury: K̃ + λ I = D + W J Wᵀ with D = λ + diag(s) > 0, W of q columns (p for each factor of the linear term, and
+    the low rank), in n q² + q³/3 operations; the residual is computed with K̃ itself and the solution refined with it.
+    `negative` counts negative eigenvalues: the equivalent of a positive kernel need not be positive. A direct solution
+    is one of the linear system all the same.
+    Conjugate gradients need at most about √κ log(2/tol)/2 iterations, κ the condition number after preconditioning
+    with N Nᵀ + diag(K̃ + λ I − N Nᵀ), N from the landmarks: about 1 + (first eigenvalue that they miss)/(smallest of
+    D), which grows with n and falls with λ. Products cost n² p operations for all columns together with powers above
+    1 (each tile of X Xᵀ serves both its sides), else O(n p). Predictions need less than the default: with a residual
+    of 1e-2, those for digits are within 1 % of the solution's (``validation/bench_equivalents.py``).
+    """
+    kernel = _check_operator(operator, "a ridge system")
+    n = kernel.shape[0]
+    flat = np.ndim(b) == 1
+    right = check_array(b, "b", 1 if flat else 2)
+    if len(right) != n:
+        raise ValueError(f"`b` must have one row per sample, {n}, got shape {right.shape}")
+    ridge = check_real(ridge, "ridge", low=0.0)
+    check_choice(method, "method", ("auto", "direct", "cg"))
+    check_choice(precision, "precision", ("double", "mixed", "single"))
+    tol = check_real(tol, "tol", low=0.0, open_low=True)
+    maxiter = check_integer(maxiter, "maxiter", low=1)
+    if landmarks is not None:
+        landmarks = check_integer(landmarks, "landmarks", low=0, high=n)
+    elif kernel.degree > 1:
+        landmarks = min(_LANDMARKS, n // 4)
+    block = np.ascontiguousarray(right.reshape(n, -1), dtype=np.float64)
+    diagonal = ridge + (np.zeros(n) if kernel.shift is None else kernel.shift)
+    low = low_rank(kernel)
+    formula = kernel.degree <= 1 and low.rank < n and bool(diagonal.min() > 0.0)
+    small = (formula and low.rank <= _SYSTEM) or n <= _DENSE
+    if method == "direct" or (method == "auto" and small):
+        solver: Woodbury | Dense = Woodbury(low, diagonal) if formula else Dense(kernel, ridge)
+        name = "woodbury" if formula else "dense"
+        result = refined(kernel, solver, block, ridge, tol, name)
+    else:
+        result = conjugate(kernel, block, ridge, diagonal, tol, maxiter, landmarks, precision, progress)
+    if throw and not result.converged:
+        raise ConvergenceError(result.message, result.residual)
+    return replace(result, x=result.x[:, 0]) if flat else result
