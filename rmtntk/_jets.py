@@ -24,6 +24,7 @@ __all__ = ["SERIES_ERROR", "Jet", "dual_jets", "norm_jet"]
 
 SERIES_ERROR = 1e-9  # what sums over Hermite coefficients may leave out, relative to their largest term
 _STEP = 2e-3  # of the derivative in log λ²
+_LARGEST = 1e48  # of λ, whose sixth power and its inverse float64 must hold
 
 
 class Jet(NamedTuple):
@@ -86,8 +87,15 @@ def dual_jets(act: Activation, scale: float, centre: float, arguments: tuple[Jet
     Raises
     ------
     AccuracyError
-        If the base correlation is so near ±1 that 320 Hermite coefficients do not give the derivatives to 1e-9.
+        If the base correlation is so near ±1 that 320 Hermite coefficients do not give the derivatives to 1e-9, or the
+        scale is outside [1e-48, 1e48].
     """
+    if not 1.0 / _LARGEST <= scale <= _LARGEST:
+        raise AccuracyError(
+            f"the activation {act} meets the scale {scale:.3g}, whose sixth power float64 cannot hold: rescale the "
+            "data or `weight_std`",
+            float("inf"),
+        )
     rho = arguments[2].value / scale**2
     c = _series(act, scale)
     c[0] -= centre

@@ -160,6 +160,10 @@ def equivalent(
         index = None if labels is None else check_labels(labels, len(data))[1]
         return _second_order(at_scale, data, rows, columns, kind, table, wanted, quadratic, index)
     assert table is not None
+    if not 1e-70 <= tau0 <= 1e70:
+        raise ValueError(
+            f"`x` must have norms whose fourth powers fit float64, got tau0 = {tau0:.3g}: rescale the data"
+        )
     fourth = float(table.fourth[-1, 0 if kind == "ck" else 1])
     if kurtosis != 0.0 and not np.isfinite(fourth):
         raise ValueError(

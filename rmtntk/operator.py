@@ -96,7 +96,7 @@ class Equivalent(LinearOperator):  # type: ignore[misc]  # SciPy has no types: i
 
     @property
     def streamed(self) -> bool:
-        """Whether a product with one vector forms tiles of X Yᵀ: for powers above 2, or where squares are cheaper so."""
+        """Whether a product with one vector forms tiles of X Yᵀ: for powers above 2, or where that is cheaper."""
         return self._streams(1)
 
     def _streams(self, width: int) -> bool:
@@ -261,7 +261,8 @@ def spectral_error(k: ArrayLike, eq: Equivalent | ArrayLike) -> float:
     matrix = check_square(k, "k")
     if isinstance(eq, Equivalent) and not eq.is_symmetric:
         raise ValueError(
-            f"`eq` must be a symmetric kernel, got a cross kernel of shape {eq.shape}: compare with eq.to_dense() directly"
+            f"`eq` must be a symmetric kernel, got a cross kernel of shape {eq.shape}: compare with "
+            "eq.to_dense() directly"
         )
     other: Any = eq.to_dense() if isinstance(eq, Equivalent) else check_square(np.asarray(eq), "eq")
     if other.shape != matrix.shape:

@@ -215,10 +215,120 @@ def test_corrections_have_the_exact_diagonal(kind):
         net, x, _, mix, eq = small(kind, correction)
         exact = getattr(rn.kernel_diagonals(net.with_tau0(mix.tau0), x), kind)
         assert_allclose(eq.diagonal(), exact, rtol=1e-13)  # added and subtracted once
+        assert_allclose(np.diag(eq.to_dense()), exact, rtol=1e-12)  # the same by other sums
         if correction == "diagonal":
             plain = small(kind)[-1].to_dense()
             off = ~np.eye(len(x), dtype=bool)
             assert_allclose(eq.to_dense()[off], plain[off], rtol=0.0, atol=1e-15)
+
+
+@pytest.mark.parametrize("options", [{"degree": 2}, {"degree": 4}, {"quadratic": "class_means"}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_diagonal_is_exact_where_left_and_right_factors_differ(kind, options):
+    # norms of some spread make B_0 indefinite, class means give F and H different columns
+    x, labels, _ = spread_rows(40, 36)
+    for acts in (["abs"], ["relu", "relu"], ["gelu"]):
+        net = rn.Network(acts)
+        exact = getattr(rn.kernel_diagonals(net, x), kind)
+        eq = rn.equivalent(net, x, labels, kind=kind, correction="second_order", **options)
+        for got in (eq.diagonal(), np.diag(eq.to_dense()), [(eq @ row)[k] for k, row in enumerate(np.eye(40))]):
+            assert_allclose(got, exact, rtol=1e-11, atol=1e-12 * exact.max())  # sums of some terms of either sign
+
+
+def spread_rows(n, p, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, p)) / math.sqrt(p) * np.exp(0.3 * rng.standard_normal((n, 1)))
+    return x, np.arange(n) % 3, rng
+
+
+def test_class_means_are_far_closer_than_the_theorem():
+    # found: a sixth
+    mix = two_classes(400)
+    x, labels = mix.sample(400, 0)
+    net = rn.Network(["relu"] * 3, tau0=mix.tau0)
+    exact = rn.ck(net, x)
+    plain = rn.equivalent(net, x, labels, mixture=mix)
+    means = rn.equivalent(net, x, labels, correction="second_order", quadratic="class_means")
+    assert rn.spectral_error(exact, means) <= 0.4 * rn.spectral_error(exact, plain)
+
+
+@pytest.mark.parametrize("options", [{"bias_std": 3.0}, {"bias_std": 10.0}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_order_does_not_need_the_theorems_numbers(kind, options):
+    # where a base correlation is too near 1 for them the error's advice is this correction
+    x, _, _ = spread_rows(40, 36)
+    net = rn.Network(["tanh"] * 3, **options)
+    with pytest.raises(rn.AccuracyError, match="second_order"):
+        rn.equivalent(net, x, kind=kind)
+    eq = rn.equivalent(net, x, kind=kind, correction="second_order")
+    assert eq.coefficients is None
+    assert rn.spectral_error(getattr(rn, kind)(net, x), eq) <= 1e-4  # found: 3e-9 to 3e-6
+
+
+def test_second_order_of_an_uncentred_kernel_without_a_function():
+    x, _, _ = spread_rows(40, 36)
+    net = rn.Network([activations.exp_normalized(1.0, 0.2)], centered=False)
+    eq = rn.equivalent(net, x, correction="second_order")
+    assert rn.spectral_error(rn.ck(net, x), eq) <= 1e-3  # found: 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jumps_are_refused_without_the_theorems_numbers_too(kind):
+    net = rn.Network(["tanh", "sign"], bias_std=10.0)
+    x, _, _ = spread_rows(20, 16)
+    if kind == "ntk":
+        with pytest.raises(rn.InfiniteDiagonalError):
+            rn.equivalent(net, x, kind=kind, correction="second_order")
+    else:
+        assert np.isfinite(rn.equivalent(net, x, kind=kind, correction="second_order").to_dense()).all()
+
+
+def test_a_power_without_a_coefficient():
+    # cos at a large scale is noise: nothing but a diagonal is left
+    x, _, rng = spread_rows(60, 50)
+    net = rn.Network(["cos"] * 6, weight_std=3.0)
+    for options in ({"degree": 2}, {"quadratic": "class_means"}):
+        eq = rn.equivalent(net, x, correction="second_order", **options)
+        v = rng.standard_normal(60)
+        assert_allclose(eq @ v, eq.to_dense() @ v, rtol=0.0, atol=1e-13 * np.abs(v).sum())
+
+
+def test_parallel_rows_are_no_obstacle():
+    # centred ReLUs have a kink in |s - t| at ρ = 1, which one duplicate among 200 rows puts a node near
+    x, _, _ = spread_rows(200, 100)
+    x[-1] = x[0]
+    net = rn.Network(["relu"] * 3)
+    for kind, limit in (("ck", 1e-2), ("ntk", 1e-2)):  # found: 8e-4 for the NTK
+        eq = rn.equivalent(net, x, kind=kind, correction="second_order", degree=4)
+        assert rn.spectral_error(getattr(rn, kind)(net, x), eq) <= limit
+
+
+@pytest.mark.parametrize("options", [{}, {"correction": "second_order", "quadratic": "class_means"}])
+def test_the_same_array_twice_is_a_cross_kernel(options):
+    x, labels, rng = spread_rows(30, 36)
+    net, v = rn.Network(["relu", "gelu"]), rng.standard_normal(30)
+    labelled = options or {"y_labels": labels}
+    first = rn.equivalent(net, x, labels, y=x, **labelled)
+    second = rn.equivalent(net, x, labels, y=x.copy(), **labelled)
+    assert not first.is_symmetric
+    assert (first.to_dense() == second.to_dense()).all()
+    assert_allclose(first.T @ v, first.to_dense().T @ v, rtol=0.0, atol=1e-13 * np.abs(first.to_dense()).sum())
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+@pytest.mark.parametrize("bias", [0.0, 0.3])
+def test_scales_whose_powers_overflow(scale, bias):
+    x, labels, _ = spread_rows(30, 20)
+    net = rn.Network(["relu"], bias_std=bias, input_scaling="unit")
+    with pytest.raises(ValueError, match="rescale the data"):
+        rn.equivalent(net, scale * x, labels)
+
+
+def test_what_cannot_be_estimated_is_said_in_terms_of_the_call():
+    x, _, _ = spread_rows(6, 5)
+    for rows, labels in ((x, [0, 0, 0, 0, 0, 1]), (x[:2], None), (np.ones((6, 5)), None)):
+        with pytest.raises(ValueError, match="`mixture`.*second_order"):
+            rn.equivalent(rn.Network(["relu"]), rows, labels)
 
 
 def test_second_order_needs_neither_labels_nor_mixture():
@@ -718,6 +828,9 @@ def test_general_equivalents_converge_in_absolute_norm(kind, correction, options
 def test_kurtosis_with_a_constant_part_is_refused():
     with pytest.raises(ValueError, match="`weight_kurtosis`"):
         rn.equivalent(rn.Network(["relu"], bias_std=0.1), GOOD_X, GOOD_LABELS, weight_kurtosis=1.0)
+    # a step that is odd has a mean of exactly 0 and no constant part, but no known term either
+    with pytest.raises(ValueError, match="`weight_kurtosis`"):
+        rn.equivalent(rn.Network(["sign"], centered=False), GOOD_X, GOOD_LABELS, weight_kurtosis=1.0)
 
 
 def test_base_correlations_near_one_are_refused():
