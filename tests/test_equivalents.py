@@ -327,7 +327,7 @@ def test_scales_whose_powers_overflow(scale, bias):
 def test_what_cannot_be_estimated_is_said_in_terms_of_the_call():
     x, _, _ = spread_rows(6, 5)
     for rows, labels in ((x, [0, 0, 0, 0, 0, 1]), (x[:2], None), (np.ones((6, 5)), None)):
-        with pytest.raises(ValueError, match="`mixture`.*second_order"):
+        with pytest.raises(ValueError, match=r"`mixture`.*second_order"):
             rn.equivalent(rn.Network(["relu"]), rows, labels)
 
 
