@@ -148,6 +148,10 @@ def equivalent(
     tau0 = net.tau0
     if tau0 is None:
         tau0 = resolve_tau0(net, rows) if mixture is None else mixture.tau0 * float(np.sqrt(unit))
+    if correction != "second_order" and not 1e-70 <= tau0 <= 1e70:
+        raise ValueError(
+            f"`x` must have norms whose fourth powers fit float64, got tau0 = {tau0:.3g}: rescale the data"
+        )
     table = _numbers(net, tau0) if correction == "second_order" else coefficients(net, tau0)
     jumps = any(map(has_jump, net.activations)) if table is None else not np.isfinite(table.kappa_sq[-1])
     if kind == "ntk" and jumps:
@@ -160,10 +164,6 @@ def equivalent(
         index = None if labels is None else check_labels(labels, len(data))[1]
         return _second_order(at_scale, data, rows, columns, kind, table, wanted, quadratic, index)
     assert table is not None
-    if not 1e-70 <= tau0 <= 1e70:
-        raise ValueError(
-            f"`x` must have norms whose fourth powers fit float64, got tau0 = {tau0:.3g}: rescale the data"
-        )
     fourth = float(table.fourth[-1, 0 if kind == "ck" else 1])
     if kurtosis != 0.0 and not np.isfinite(fourth):
         raise ValueError(

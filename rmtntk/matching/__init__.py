@@ -66,6 +66,11 @@ def match(
     """
     if not isinstance(net, Network):
         raise TypeError(f"`net` must be an rmtntk.Network, got {net!r}")
+    if not net.centered or net.bias_std != 0.0:
+        raise ValueError(
+            f"`net` must have centered=True and bias_std=0 to be matched, got centered={net.centered}, "
+            f"bias_std={net.bias_std:g}"
+        )
     check_choice(method, "method", METHODS)
     check_choice(objective, "objective", ("ck", "ntk"))
     check_integer(levels, "levels", low=3, high=3)
