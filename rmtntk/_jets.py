@@ -138,8 +138,9 @@ def _sum(act: Activation, c: FloatArray, j: int, m: int, rho: float) -> float:
     total = float(terms.sum())
     size = float(np.abs(terms).max(initial=0.0))
     # the terms fall at least like ρ^k, whatever their signs: the last ones bound what is left out
-    left_out = float(np.abs(terms[-8:]).max()) / (1.0 - abs(rho))
-    if left_out > SERIES_ERROR * size:
+    gap = 1.0 - abs(rho)  # 0 or rounding below where data are far smaller than the biases
+    left_out = float(np.abs(terms[-8:]).max()) / gap if gap > 0.0 else np.inf
+    if size > 0.0 and left_out > SERIES_ERROR * size:
         raise AccuracyError(
             f"the activation {act} meets a base correlation of {rho:.4f} between any two samples, too near 1 for the "
             f"equivalent's coefficients (relative error {left_out / size:.1e}): take a smaller `bias_std`, "

@@ -213,6 +213,36 @@ def test_fan_in_is_a_change_of_units():
         assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-7, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_low_rank_covariances_that_do_not_commute(seed):
+    """The outliers are counted next to the atom, where p × p matrices are ill-conditioned; against one sampled K̃."""
+    rng = np.random.default_rng(seed)
+    p, n = 60, 400
+    factor = rng.standard_normal((2, p, 20))
+    means = np.zeros((2, p))
+    means[:, 0] = 4.0, -4.0
+    mix = rn.GaussianMixture(means, factor @ factor.transpose(0, 2, 1) / 20.0, [0.5, 0.5])
+    s = limiting_spectrum(rn.Network("erf"), mix, n)
+    x, labels = mix.sample(n, rng)
+    net = rn.Network("erf", tau0=mix.tau0)
+    values = np.linalg.eigvalsh(rn.equivalent(net, x, labels, kind="ck", mixture=mix).to_dense())[::-1]
+    top = s.edges[-1, 1]
+    far = s.outliers[s.outliers > top]
+    assert len(far) == 1
+    assert abs(values[0] - far[0]) < 5.0 * s.spread[0]  # 5 sd: 1 in 2e6
+    assert values[1] < top + 0.15 * (top - s.edges[0, 0])  # the edge moves like n^{-2/3}, .02
+
+
+def test_spread_is_zero_where_nothing_fluctuates():
+    """One covariance, an even network: the constant vector's eigenvalue has no variance, not the root of −1e-21."""
+    mix = rn.GaussianMixture(np.zeros((3, 20)), np.ones(3), [0.357, 0.45, 0.193])
+    s = limiting_spectrum(rn.Network("cos", weight_std=0.7, input_scaling="fan_in"), mix, 50, kind="ntk")
+    assert len(s.spread) == 2
+    assert np.isfinite(s.spread).all()
+    assert s.spread[0] < 1e-12 * s.outliers[0]  # rounding
+    assert s.spread[1] > 1e-3 * s.outliers[1]
+
+
 def test_rotation_and_order_of_classes():
     n, p = 160, 80
     mix = mixed(p)

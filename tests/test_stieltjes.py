@@ -294,6 +294,57 @@ def test_density_integrates_to_what_the_atom_leaves(kind, counts):
     assert_allclose(values[[0, 1, 2, -1]], [0.0, 0.0, bulk.atom, 1.0], atol=1e-14)
 
 
+@pytest.mark.parametrize(("k", "p", "n"), [(1, 40, 80), (3, 30, 300)])
+def test_next_to_an_edge(k, p, n):
+    """Real outside and complex inside from 1e-9 to 1e-11 of an edge; half-way to the root a residual of 4e-12 is left.
+
+    A root is a rounding of the equation's terms (1e-14: a sum of p terms), not a place where Newton's steps are small.
+    """
+    bulk = Bulk(np.exp(0.5 * np.random.default_rng(0).standard_normal((k, p))), np.full(k, n / k), p)
+    for low, high in bulk.edges:
+        for edge, outward in ((low, -1.0), (high, 1.0)):
+            for distance in (1e-9, 1e-10, 1e-11):
+                for side in (-1.0, 1.0):
+                    point = bulk.solve(edge * (1.0 + side * outward * distance))
+                    assert point.inside == (side < 0.0)
+                    assert point.residual < 1e-14
+
+
+def test_ten_classes_next_to_an_edge():
+    """The root at 1e-9 of the left edge was taken for one inside: q differs there by 3e-6 only."""
+    rng = np.random.default_rng(0)
+    rng.standard_normal((10, 784))  # the draw that showed it
+    bulk = Bulk(np.exp(rng.standard_normal((10, 784)) * 0.5), np.full(10, 5000.0), 784)
+    edge = 40.60983603046698
+    for distance in (3e-9, 1e-9, 1e-10):
+        outside, inside = bulk.solve(edge * (1.0 - distance)), bulk.solve(edge * (1.0 + distance))
+        assert not outside.inside
+        assert inside.inside
+        assert max(outside.residual, inside.residual) < 1e-14
+
+
+def test_low_rank_matrices_next_to_zero():
+    """An inverse of condition 1/ζ leaves h right to rounding of tr C_a/p only: still real, and m → −atom/ζ."""
+    factor = np.random.default_rng(3).standard_normal((2, 7, 2))
+    bulk = Bulk(factor @ factor.transpose(0, 2, 1) / 2.0, [20.0, 20.0], 7)
+    assert_allclose(bulk.atom, 1.0 - 4 / 40, rtol=1e-12)
+    top = bulk.edges[-1, 1]
+    for zeta in (1e-4 * top, 1e-6 * top, 1e-7 * top):
+        point = bulk.solve(zeta)  # in the gap between the atom and the support
+        assert not point.inside
+        assert_allclose(zeta * point.m, -bulk.atom, rtol=1e-3)
+
+
+def test_nearly_dependent_low_rank_matrices():
+    """Three ranks of p/3: the left edge is tiny and as wrong as rounding of tr C_a/p, which is no gap."""
+    p = 30
+    factor = np.random.default_rng(17).standard_normal((3, p, p // 3))
+    bulk = Bulk(factor @ factor.transpose(0, 2, 1) / (p // 3), [1.2 * p, 1.05 * p, 0.9 * p], p)
+    assert_allclose(bulk.atom, 1.0 - 1.0 / 3.15, rtol=1e-12)
+    assert (bulk.edges.ravel()[1:] > bulk.edges.ravel()[:-1]).all()
+    assert bulk.mass_error < 1e-9
+
+
 def test_zero_and_singular_covariances():
     p = 12
     blocks = np.zeros((3, p))

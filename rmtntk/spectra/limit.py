@@ -210,7 +210,8 @@ def limiting_spectrum(
     Notes
     -----
     The number of outliers is exact (inertia of a symmetric matrix increasing with ζ at both ends of each gap), except
-    that those within 1e-9 of the support's size from an edge are not told from the bulk.
+    that those within 1e-9 of the support's size from an edge are not told from the bulk, nor those within 1e-13 from an
+    atom (1e-7 where full covariances do not commute).
 
     `spread` is that of K̃ and K alike; where it is far smaller than the distances to other outliers over √n, the
     fluctuations of order 1/n matter more. K and K̃ differ by O(n^{-1/2}), which moves the exact kernel's outliers and

@@ -22,6 +22,7 @@ from rmtntk._typing import FloatArray, IntArray
 from rmtntk.errors import ConvergenceError
 from rmtntk.mixture import GaussianMixture
 from rmtntk.stieltjes import Bulk, Point
+from rmtntk.stieltjes.noise import JointSpectrum
 
 __all__ = ["EdgeCount", "Outliers", "Probe", "Spiked", "edge_counts", "find_outliers"]
 
@@ -29,6 +30,7 @@ _RANK = 1e-13  # relative size below which a direction of Z M or an eigenvalue o
 _ROOT = 1e-13
 _MARGIN = 1e-9  # distance kept from the edges, relative to the size of the support
 _POLE = 1e-13  # the same at ζ = 0
+_POLE_DENSE = 1e-7  # the same for p × p matrices, whose inverses at ζ have a condition of 1/|ζ|
 _SAME = 1e-9  # outliers closer than this, relative to the largest |ζ|, are one multiple outlier
 
 
@@ -264,8 +266,8 @@ class Spiked:
             if means.size:
                 shift = shift + (np.einsum("bml,b,ba->aml", inner, share, move) + np.einsum("a,aml->aml", q, inner)) / p
             w = counts / counts.sum()
-            law = counts.sum() * (np.diag(w) - np.outer(w, w))
-            total += np.einsum("aml,ab,bml->ml", shift, law, shift)
+            centred = shift - np.tensordot(w, shift, axes=1)  # the multinomial variance as squares: never below 0
+            total += np.einsum("a,aml->ml", counts, centred**2)
         return float(total.sum() / vectors.shape[1])
 
 
@@ -323,7 +325,8 @@ def _step(spiked: Spiked, edge: float) -> float:
     """Distance from an edge at which the bulk is still solved with certainty; an atom or hard edge at 0 is a pole."""
     if spiked.bulk is None:
         return 0.0
-    return (_POLE if edge == 0.0 else _MARGIN) * float(np.asarray(spiked.bulk.edges)[-1, 1])
+    pole = _POLE if isinstance(spiked.bulk._spectrum, JointSpectrum) else _POLE_DENSE
+    return (pole if edge == 0.0 else _MARGIN) * float(np.asarray(spiked.bulk.edges)[-1, 1])
 
 
 def _roots(spiked: Spiked) -> list[float]:

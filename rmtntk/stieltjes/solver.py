@@ -12,11 +12,13 @@ import numpy as np
 
 from rmtntk._typing import AnyArray, FloatArray
 from rmtntk.errors import ConvergenceError
-from rmtntk.stieltjes.noise import Spectrum
+from rmtntk.stieltjes.noise import JointSpectrum, Spectrum
 
 __all__ = ["Core", "attempt", "below_zero", "jacobian", "land", "newton", "radius", "real_newton"]
 
 _RESIDUAL = 1e-13
+_EPS = float(np.finfo(np.float64).eps)
+_REAL = 1e-12  # Im q/|q| of all classes below this is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ def newton(
         q[live] = now * np.exp(step * np.minimum(1.0, 1.0 / np.maximum(length, 1e-300))[:, None])
         with np.errstate(all="ignore"):  # quadratic convergence seen: what the next step would be
             ahead = np.where(np.isfinite(size[live]), length * (length / size[live]) ** 2, np.inf)
-            rest = (np.abs(1.0 - ratio) / (1.0 + np.abs(now * h) + np.abs(now * z))).max(axis=1)
+            rest = (np.abs(1.0 - ratio) / _size(core, now, h, z)).max(axis=1)
         stalled = length > 0.25 * size[live]
         settled = (length <= tolerance) | ((length < 1e-4) & ~stalled & (ahead < 0.01 * tolerance))
         # between the two roots next to an edge steps only halve, without being rounding
@@ -97,6 +99,15 @@ def newton(
             break
     size[live] = np.where(size[live] < 1e-9, size[live], np.inf)
     return q, size
+
+
+def _size(core: Core, q: AnyArray, h: AnyArray, zeta: AnyArray | float) -> FloatArray:
+    """Terms of 1 − q (h − ζ), to which it is right up to rounding; an inverse of large loads has more of that."""
+    terms = 1.0 + np.abs(q * h) + np.abs(q * zeta)
+    if isinstance(core.spectrum, JointSpectrum):
+        return np.asarray(terms)
+    load = np.abs(q * core.gamma).max(axis=-1, keepdims=True)
+    return np.asarray(terms + np.abs(q) * core.spectrum.traces * (1.0 + _EPS / _RESIDUAL * load))
 
 
 def _solve_one(matrix: AnyArray, right: AnyArray) -> AnyArray:
@@ -127,7 +138,7 @@ def real_newton(core: Core, x: float, q: FloatArray) -> FloatArray | None:
         return None
     root = found[0]
     h, s = core.terms(root[None, :])
-    rest = np.abs(1.0 - root * (h[0] - x)) / (1.0 + np.abs(root * h[0]) + np.abs(root * x))
+    rest = np.abs(1.0 - root * (h[0] - x)) / _size(core, root, h[0], x)
     return root if rest.max() < _RESIDUAL and _radius(core, root, s[0]) < 1.0 else None
 
 
@@ -178,6 +189,8 @@ def attempt(core: Core, zeta: AnyArray, guess: AnyArray, limit: int = 12) -> tup
     found, gap = newton(core, zeta, np.asarray(guess, dtype=np.complex128), limit=limit)
     settled = np.isfinite(gap)
     ok = settled & (found.imag > 0.0).all(axis=1)
+    # a real root of another branch has imaginary parts of any sign, from rounding
+    ok &= (zeta.imag > 0.0) | (np.abs(found.imag / found).max(axis=1) > _REAL)
     for i in np.flatnonzero(settled & (zeta.imag == 0.0)):
         if np.abs(found[i].imag / found[i]).max() < 1e-5:
             real = real_newton(core, float(zeta[i].real), found[i].real)

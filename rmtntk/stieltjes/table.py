@@ -177,6 +177,12 @@ class _Builder:
     tolerance: float
     scale: FloatArray = field(default_factory=lambda: np.zeros(1))
 
+    @property
+    def floor(self) -> float:
+        """Least error of an edge: h of matrices is right to rounding of tr C_a/p, however far below it the edge is."""
+        cheap = isinstance(self.core.spectrum, JointSpectrum)
+        return 0.0 if cheap else 4.0 * _EPS * float(self.core.spectrum.traces.max())
+
     def logs(self, q: AnyArray, theta: FloatArray) -> AnyArray:
         out = np.log(q)
         return out + np.log(np.sin(0.5 * theta))[:, None] if self.interval.hard else out
@@ -193,8 +199,8 @@ class _Builder:
         if not ok.all():
             q[~ok] = land(self.core, x[~ok])
         # the edges themselves are right to rounding: a node that close to one may come out on either side
-        inner = np.abs(x.real - self.interval.left.x) > self.interval.left.rounding
-        inner &= np.abs(x.real - self.interval.right.x) > self.interval.right.rounding
+        inner = np.abs(x.real - self.interval.left.x) > max(self.floor, self.interval.left.rounding)
+        inner &= np.abs(x.real - self.interval.right.x) > max(self.floor, self.interval.right.rounding)
         outside = np.flatnonzero((q.imag == 0.0).all(axis=1) & inner)
         if len(outside):
             i = int(outside[len(outside) // 2])
