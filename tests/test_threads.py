@@ -447,7 +447,9 @@ def test_joblib(backend, tmp_path):
 def test_ctrl_c_stops_all_threads(tmp_path):
     file = tmp_path / "script.py"
     body = """
-    import time
+    import signal, time
+    # a shell starts its background jobs with this signal ignored, and children of such a test run inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = blas()
     numbers = _threads.Numbers(10**12)
     taken = []
