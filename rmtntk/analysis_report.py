@@ -33,12 +33,18 @@ def kernel_text(outcome: Mapping[str, Any]) -> str:
 
 
 def equivalent_text(outcome: Mapping[str, Any]) -> str:
-    """Return coefficients, shares, errors of every form and leading eigenvalues."""
+    """Return coefficients, shares, errors and leading eigenvalues of every form; one without an answer says why."""
+    failures = outcome["failures"]
+    explanation = outcome["explanation"] or f"no account of the layers: {failures['explanation']}"
+    values = outcome["leading_eigenvalues"]
     rows = [["form", "‖K − K̃‖ / ‖K‖", *(f"λ{k}" for k in range(1, 6))]]
-    for name, values in outcome["leading_eigenvalues"].items():
+    for name in values:
         error = "" if name == "exact" else number(outcome["errors"][name], 3)
-        rows.append([name, error, *(number(value) for value in values[:5])])
-    return "\n\n".join([_title(outcome), outcome["explanation"], table(rows)])
+        rows.append([name, error, *(number(value) for value in values[name][:5])])
+    missing = [name for name in failures if name != "explanation"]
+    width = max(map(len, [*missing, *(row[0] for row in rows)]))
+    lines = [table(rows), *(f"{name.ljust(width)}  none: {failures[name]}" for name in missing)]
+    return "\n\n".join([_title(outcome), explanation, "\n".join(lines)])
 
 
 def spectrum_text(outcome: Mapping[str, Any]) -> str:

@@ -12,10 +12,11 @@ from rmtntk import analysis_report
 from rmtntk import report as report_module
 from rmtntk._progress import stages
 from rmtntk._version import __version__
-from rmtntk.data import load
+from rmtntk.data import Scaling, load
 from rmtntk.errors import ConvergenceError, InfeasibleError
 from rmtntk.matching import METHODS, match
 from rmtntk.network import Network
+from rmtntk.packing import PACKINGS
 from rmtntk.ternary import TernaryNetwork
 from rmtntk.workflow import (
     CompressionOptions,
@@ -41,6 +42,7 @@ examples:
   rmtntk compress --data mnist5k --out runs/mnist
   rmtntk compress --data digits.npz --activations tanh,tanh --widths 4000,2000 --out runs/digits
   rmtntk predict runs/mnist/model.npz --data mnist5k
+  rmtntk compress --data mnist5k --levels 4 --input-bits 8 --readout-bits 8 --out runs/small
   rmtntk match --activations relu,relu --tau0 1
   rmtntk kernel --data mnist5k --kind ntk --out ntk.npy
   rmtntk equivalent --data mnist5k --kind ntk
@@ -111,6 +113,16 @@ def _add_compress(commands: Any) -> None:
     )
     parser.add_argument("--sparsity", type=float, default=default.sparsity, help="share of zero weights (default 0.9)")
     parser.add_argument("--method", choices=METHODS, default=default.method, help="how activations are matched")
+    _add_levels(parser)
+    parser.add_argument("--input-bits", type=int, metavar="BITS", help="round inputs to integers of 1 to 8 bits")
+    parser.add_argument("--readout", choices=("ridge", "logistic"), default=default.readout, help="(default ridge)")
+    parser.add_argument("--readout-bits", type=int, choices=(8, 2), help="round the readout (default: float64)")
+    parser.add_argument(
+        "--packing",
+        choices=("auto", *PACKINGS),
+        default=default.packing,
+        help="how weights are stored (default: smallest)",
+    )
     parser.add_argument("--alpha", type=float, help="ridge penalty (default: generalised cross-validation)")
     parser.add_argument(
         "--test-fraction", type=float, default=default.test_fraction, help="held-out share (default 0.2)"
@@ -126,6 +138,11 @@ def _add_compress(commands: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_json(parser)
     parser.set_defaults(run=_compress)
+
+
+def _add_levels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--levels", type=int, metavar="N", help="values an activation takes, 2 to 8 (default 3)")
+    parser.add_argument("--spacing", choices=("equal", "free"), default="equal", help="of the levels (default equal)")
 
 
 def _add_verify(commands: Any) -> None:
@@ -160,8 +177,13 @@ def _add_match(commands: Any) -> None:
     parser.add_argument(
         "--tau0", type=float, default=1.0, help="sqrt of the mean squared norm of the inputs (default 1)"
     )
-    parser.add_argument("--method", choices=METHODS, default="tight")
-    parser.add_argument("--objective", choices=("ck", "ntk"), default="ck")
+    parser.add_argument("--method", choices=METHODS, default="tight", help="data needs --data (default tight)")
+    _add_levels(parser)
+    parser.add_argument("--family", help='levels such as "{-1,0,1}" or "{1,0,1}" (default: all that are allowed)')
+    parser.add_argument("--objective", choices=("ck", "ntk", "both"), default="ck", help="what must agree (default ck)")
+    parser.add_argument("--data", help="for --method data: mnist5k, or a .npz, .csv, IDX or CIFAR-10 file or folder")
+    parser.add_argument("--label-column", help="of a CSV file: name or index of the label column")
+    parser.add_argument("--widths", type=_integers, metavar="LIST", help="for --method data: width of every layer")
     _add_json(parser)
     parser.set_defaults(run=_match)
 
@@ -270,6 +292,12 @@ def _compress(args: argparse.Namespace) -> int:
         widths=args.widths or (2000,) * (depth - 1) + (1000,),
         sparsity=args.sparsity,
         method=args.method,
+        levels=args.levels,
+        spacing=args.spacing,
+        input_bits=args.input_bits,
+        readout=args.readout,
+        readout_bits=args.readout_bits,
+        packing=args.packing,
         test_fraction=args.test_fraction,
         kernel_samples=args.kernel_samples,
         alpha=args.alpha,
@@ -361,12 +389,19 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _match(args: argparse.Namespace) -> int:
+    net = Network(activation_module.parse(args.activations))
+    rows = None
+    if args.data is not None:
+        if args.method != "data":
+            raise ValueError('`--data` is for --method data, the other methods look at "--tau0" only')
+        data = load(args.data, label_column=args.label_column).x
+        rows = args.tau0 * Scaling.fit(data).transform(data)
+    elif args.method == "data":
+        raise ValueError("`--method data` needs --data, the samples whose kernel it looks at")
     found = match(
-        Network(activation_module.parse(args.activations)),
-        args.tau0,
-        method=args.method,
-        objective=args.objective,
-    )
+        net, args.tau0, method=args.method, levels=args.levels, spacing=args.spacing, family=args.family,
+        objective=args.objective, x=rows, widths=args.widths,
+    )  # fmt: skip
     fields = {
         "feasible": found.feasible,
         "method": found.method,
@@ -374,6 +409,7 @@ def _match(args: argparse.Namespace) -> int:
         "residual": found.residual,
         "excess": found.excess,
         "excess_bound": found.excess_bound,
+        "risk": found.risk,
         "thresholds": [act.thresholds.tolist() for act in found.activations],
         "levels": [act.levels.tolist() for act in found.activations],
         "message": found.message,

@@ -81,7 +81,8 @@ def equivalent(
         from `x`, so that this is the same function as without `y`. It is the one of *different* samples: where a
         row of `y` is also one of `x`, the kernel's own value is the diagonal of the symmetric form, not this one's.
     y_labels : sequence, shape (m,), optional
-        Classes of the rows of `y`, which "none" and "diagonal" need where there is more than one.
+        Classes of the rows of `y`, which "none" and "diagonal" need where there is more than one; "second_order" only
+        checks that there are m.
     weight_kurtosis : float
         Excess kurtosis E[W⁴] − 3 of the weights of the first layer, for the CK and NTK of wide networks with other
         than Gaussian weights: A gains α5 κ S on the labels, S_ab = Σ_k (C_a)_kk (C_b)_kk/p. 1/(1 − ε) − 3 for ternary
@@ -130,6 +131,12 @@ def equivalent(
     if mixture is not None and not isinstance(mixture, GaussianMixture):
         raise TypeError(f"`mixture` must be a GaussianMixture, got {mixture!r}")
     data, other = check_pair(x, y)
+    if mixture is not None and mixture.n_features != data.shape[1]:
+        raise ValueError(f"`mixture` must have the {data.shape[1]} features of `x`, got {mixture.n_features}")
+    if y_labels is not None:
+        if other is None:
+            raise ValueError("`y_labels` must come with `y`, got labels only")
+        check_labels(y_labels, len(other), "y_labels")
     kurtosis = check_real(weight_kurtosis, "weight_kurtosis", low=-2.0)
     if kurtosis != 0.0 and correction == "second_order":
         raise ValueError(
@@ -137,8 +144,6 @@ def equivalent(
             f"weights, got {kurtosis:g}"
         )
     wanted = _check_degree(degree, correction, quadratic, data.shape)
-    if y_labels is not None and other is None:
-        raise ValueError("`y_labels` must come with `y`, got labels only")
     rows = input_rows(net, data)
     columns = None if other is None else input_rows(net, other)
     if columns is rows:  # y=x is a cross kernel all the same
@@ -391,8 +396,6 @@ def _population(
         population = mixture
         population.check_assumptions(stacklevel=4)
     index = _classes(len(data), labels, population, "labels")
-    if population.n_features != data.shape[1]:
-        raise ValueError(f"`mixture` must have the {data.shape[1]} features of `x`, got {population.n_features}")
     return population, index
 
 

@@ -1,6 +1,7 @@
 """The figures of the report, each returned as an SVG element that can stand inside an HTML page."""
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from rmtntk.activations import Activation
 from rmtntk.moments import moments
 from rmtntk.workflow.compression import Spectrum
 
-__all__ = ["LayerPair", "accuracy_figure", "activation_figure", "spectrum_figure", "spectrum_floor"]
+__all__ = ["LayerPair", "accuracy_figure", "activation_figure", "bytes_figure", "spectrum_figure", "spectrum_floor"]
 
 # Okabe and Ito's palette, which stays apart under every common colour blindness; the dense network is grey.
 COLOURS = {
@@ -253,12 +254,40 @@ def _build_accuracy(rows: Sequence[Mapping[str, Any]], size_labels: Sequence[str
     accuracy.set(xlim=(0.0, 134.0), xticks=range(0, 101, 20), title="test accuracy, %  (◇ and in brackets: training)")
     accuracy.spines["bottom"].set_bounds(0.0, 100.0)
     accuracy.set_yticks(places, names)
-    weights = np.array([float(row["weight_bytes"]) for row in rows])
+    weights = np.array([float(row["stored_bytes"]) for row in rows])
     size.barh(places, weights, height=0.62, color=colours)
     for place, value, label in zip(places, weights, size_labels, strict=True):
         size.text(value + 0.012 * weights.max(), place, label, va="center", color="#222222")
-    size.set(xlim=(0.0, 1.32 * weights.max()), title="bytes of the weights", xticks=[])
+    size.set(xlim=(0.0, 1.32 * weights.max()), title="bytes of the weights in a file", xticks=[])
     size.spines["bottom"].set_visible(False)
     for axes in (accuracy, size):
         axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def bytes_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Test accuracy against stored bytes of the weights, one point a network."""
+    return _draw("bytes", _build_bytes, rows)
+
+
+def _build_bytes(rows: Sequence[Mapping[str, Any]]) -> Any:
+    figure = _figure(7.0, 3.6)
+    axes = figure.subplots()
+    sizes = np.array([float(row["stored_bytes"]) for row in rows]) / 1e6
+    test = 100.0 * np.array([float(row["test"]) for row in rows])
+    order = np.argsort(test, kind="stable")
+    heights = test.copy()
+    gap = 0.055 * max(float(np.ptp(test)), 5.0)
+    for before, k in itertools.pairwise(order):  # labels of near points one above the other
+        if abs(np.log(sizes[k] / sizes[before])) < 1.0:
+            heights[k] = max(heights[k], heights[before] + gap)
+    for row, x, y, height in zip(rows, sizes, test, heights, strict=True):
+        name = str(row["network"])
+        axes.plot(x, y, "o", markersize=8, color=COLOURS.get(name.partition(",")[0], "#56b4e9"))
+        axes.annotate(f"{name}, {y:.1f} %", (x, y), (1.13 * x, height), va="center", color="#222222", fontsize=8.5)
+    _log_axis(axes, 0.6 * float(sizes.min()), 4.5 * float(sizes.max()))
+    margin = 0.12 * max(float(np.ptp(heights)), 5.0)
+    axes.set(ylim=(float(test.min()) - margin, float(heights.max()) + margin))
+    axes.set(xlabel="megabytes of the weights in a file", ylabel="test accuracy, %")
+    axes.grid(visible=True, axis="y", color="#eeeeee")
     return figure

@@ -1,7 +1,7 @@
 r"""K-class Gaussian mixtures x_i ~ N(μ_a/√p, C_a/p), the data model of the theory."""
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import eigsh
 
+from rmtntk._covariance import check_counts, check_covariances, estimates, trace_products_of
 from rmtntk._memory import check_memory
 from rmtntk._typing import FloatArray, IntArray, Seed
 from rmtntk._validation import (
@@ -26,7 +27,7 @@ __all__ = ["GaussianMixture", "Violation", "toeplitz_covariance"]
 
 # Where a quantity's share of the error reaches that of the fluctuations; see GaussianMixture.check_assumptions.
 _MEAN_LIMIT, _TRACE_LIMIT, _NORM_LIMIT = 1.7, 4.0, 2.5
-_CHUNK = 1 << 20  # entries that are coloured, or multiplied, at a time
+_CHUNK = 1 << 20  # entries that are coloured at a time
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,15 @@ class GaussianMixture:
         variance units.
     weights : array_like, shape (K,), optional
         Class proportions, positive, summing to 1; equal if not given.
+    classes : sequence of hashable, length K, optional
+        Labels of the classes, all different; 0 … K − 1 if not given.
+    trace_products : array_like, shape (K, K), optional
+        tr(C_a C_b)/p where it is known better than from `covariances`.
 
     Attributes
     ----------
-    classes : tuple
-        Class labels; 0 … K − 1 unless estimated by :meth:`from_data`.
+    means, covariances, weights, classes
+        As given; arrays are copies.
     traces : ndarray, shape (K,)
         tr C_a / p.
     trace_products : ndarray, shape (K, K)
@@ -78,7 +83,10 @@ class GaussianMixture:
     Raises
     ------
     ValueError
-        If shapes do not fit, a covariance is not symmetric positive semi-definite, or weights do not sum to 1.
+        If shapes do not fit, a covariance is not symmetric positive semi-definite, weights do not sum to 1, or two
+        classes have one name.
+    TypeError
+        If an argument is no array of numbers, or a class's name is not hashable.
 
     References
     ----------
@@ -97,7 +105,7 @@ class GaussianMixture:
         covariances: ArrayLike,
         weights: ArrayLike | None = None,
         *,
-        classes: tuple[Hashable, ...] | None = None,
+        classes: Sequence[Hashable] | None = None,
         trace_products: ArrayLike | None = None,
     ) -> None:
         mu = check_data(means, "means")
@@ -108,24 +116,22 @@ class GaussianMixture:
                 f"`covariances` must have shape ({n_classes},), ({n_classes}, {p}) or ({n_classes}, {p}, {p}) "
                 f"to fit `means`, got {cov.shape}"
             )
-        _check_covariances(cov)
+        check_covariances(cov)
         share = np.full(n_classes, 1.0 / n_classes) if weights is None else check_array(weights, "weights", 1)
         if share.shape != (n_classes,) or (share <= 0.0).any() or abs(share.sum() - 1.0) > 1e-9:
             raise ValueError(f"`weights` must be {n_classes} positive numbers that sum to 1, got {share.tolist()}")
-        names = tuple(range(n_classes)) if classes is None else tuple(classes)
-        if len(names) != n_classes:
-            raise ValueError(f"`classes` must name {n_classes} classes, got {len(names)}")
+        names = tuple(range(n_classes)) if classes is None else _check_names(classes, n_classes)
         products = (
-            _trace_products(cov, p) if trace_products is None else check_array(trace_products, "trace_products", 2)
+            trace_products_of(cov, p) if trace_products is None else check_array(trace_products, "trace_products", 2)
         )
         if products.shape != (n_classes, n_classes):
             raise ValueError(f"`trace_products` must have shape ({n_classes}, {n_classes}), got {products.shape}")
         values = {
-            "means": mu,
-            "covariances": cov,
-            "weights": share,
+            "means": _own(mu),
+            "covariances": _own(cov),
+            "weights": _own(share),
             "classes": names,
-            "trace_products": products,
+            "trace_products": _own(products),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -403,23 +409,47 @@ class GaussianMixture:
             raise TypeError(f"`pooled` must be True or False, got {pooled!r}")
         counts = np.bincount(index, minlength=len(names))
         n_classes, p = len(names), data.shape[1]
-        _check_counts(counts, names, covariance, pooled)
+        check_counts(counts, names, covariance, pooled)
         if covariance == "full":
             advice = "take covariance='traces', which is enough for rn.equivalent, 'diagonal', 'scalar' or pooled=True"
             kept = 1 if pooled else n_classes
-            check_memory(8 * (kept + 2) * p * p, f"{kept} full covariance(s) of {p} features", advice)
+            check_memory(8 * (2 * kept + 2) * p * p, f"{kept} full covariance(s) of {p} features", advice)
         means = np.stack([data[index == a].mean(axis=0) for a in range(n_classes)])
         if pooled:
             groups, freedom = [data - means[index]], np.array([len(data) - n_classes])
         else:
             groups, freedom = [data[index == a] - means[a] for a in range(n_classes)], counts - 1
-        covariances, products = _estimates(groups, freedom, covariance)
+        covariances, products = estimates(groups, freedom, covariance)
         if pooled:  # K views of one covariance
             covariances = np.broadcast_to(covariances[0], (n_classes, *covariances.shape[1:]))
             products = np.full((n_classes, n_classes), products[0, 0])
         return cls(
             means * np.sqrt(p), covariances, counts / counts.sum(), classes=tuple(names), trace_products=products
         )
+
+
+def _own(array: FloatArray) -> FloatArray:
+    """Copy an array, of which classes may share one entry; it stays shared."""
+    if array.ndim > 1 and array.strides[0] == 0:
+        return np.broadcast_to(array[0].copy(), array.shape)
+    return array.copy()
+
+
+def _check_names(classes: Any, n_classes: int) -> tuple[Hashable, ...]:
+    try:
+        names = tuple(classes)
+    except TypeError:
+        raise TypeError(f"`classes` must be a sequence of {n_classes} labels, got {classes!r}") from None
+    if len(names) != n_classes:
+        raise ValueError(f"`classes` must name {n_classes} classes, got {len(names)}")
+    try:
+        distinct = set(names)
+    except TypeError:
+        raise TypeError("`classes` must hold hashable values (numbers, strings, tuples), got unhashable ones") from None
+    if len(distinct) < len(names):
+        again = next(name for k, name in enumerate(names) if name in names[:k])
+        raise ValueError(f"`classes` must name every class differently, got {again!r} more than once")
+    return names
 
 
 def toeplitz_covariance(p: int, rho: float) -> FloatArray:
@@ -437,95 +467,3 @@ def toeplitz_covariance(p: int, rho: float) -> FloatArray:
     check_memory(16 * p * p, f"a covariance of {p} features", "take fewer features")
     powers = rho ** np.arange(p)
     return np.asarray(powers[np.abs(np.arange(p)[:, None] - np.arange(p))])
-
-
-def _check_counts(counts: IntArray, names: list[Hashable], covariance: str, pooled: bool) -> None:
-    freedom = 2 if covariance in ("full", "traces") else 1
-    if pooled:
-        if counts.sum() - len(names) < freedom:
-            raise ValueError(
-                f"`labels` must leave at least {freedom} degree(s) of freedom, n − K, for a pooled {covariance!r} "
-                f"estimate, got {counts.sum()} samples of {len(names)} class(es)"
-            )
-    elif counts.min() < freedom + 1:
-        a = int(counts.argmin())
-        instead = "covariance='scalar' (2 samples) or pooled=True (1)" if freedom == 2 else "pooled=True (1 sample)"
-        raise ValueError(
-            f"`labels` must give every class at least {freedom + 1} samples to estimate its covariance "
-            f"({covariance!r}), got {counts[a]} of class {names[a]!r}: merge classes, or take {instead}"
-        )
-
-
-def _estimates(groups: list[FloatArray], freedom: IntArray, covariance: str) -> tuple[FloatArray, FloatArray]:
-    """Covariances, and trace products without bias, of centred rows with so many degrees of freedom."""
-    p = groups[0].shape[1]
-    if covariance == "full":
-        matrices = np.stack([rows.T @ rows * (p / count) for rows, count in zip(groups, freedom, strict=True)])
-        return matrices, _unbiased(_trace_products(matrices, p), np.trace(matrices, axis1=1, axis2=2), freedom, p)
-    diagonals = np.stack(
-        [np.einsum("ij,ij->j", rows, rows) * (p / count) for rows, count in zip(groups, freedom, strict=True)]
-    )
-    scalars = diagonals.mean(axis=1)
-    if covariance == "traces":
-        return scalars, _unbiased(_plain_products(groups, freedom), p * scalars, freedom, p)
-    values, known = (diagonals, freedom) if covariance == "diagonal" else (scalars, p * freedom)
-    products = _trace_products(values, p)
-    products[np.diag_indices_from(products)] *= known / (known + 2.0)
-    return values, products
-
-
-def _plain_products(groups: list[FloatArray], freedom: IntArray) -> FloatArray:
-    """tr(Ĉ_a Ĉ_b)/p from K p×p matrices, or, if those are larger than the data, from ‖X_a X_bᵀ‖_F² in blocks."""
-    p = groups[0].shape[1]
-    if len(groups) * p <= sum(len(rows) for rows in groups):
-        return _trace_products(
-            np.stack([rows.T @ rows * (p / count) for rows, count in zip(groups, freedom, strict=True)]), p
-        )
-    out = np.zeros((len(groups), len(groups)))
-    for a, left in enumerate(groups):
-        for b, right in enumerate(groups[: a + 1]):
-            step = max(1, _CHUNK // len(right))
-            for start in range(0, len(left), step):
-                block = left[start : start + step] @ right.T
-                out[a, b] += np.vdot(block, block)
-            out[b, a] = out[a, b] = out[a, b] * p / (freedom[a] * freedom[b])
-    return out
-
-
-def _unbiased(products: FloatArray, traces: FloatArray, freedom: IntArray, p: int) -> FloatArray:
-    """Correct the diagonal of tr(Ĉ_a Ĉ_b)/p."""
-    for a, count in enumerate(freedom):
-        square = products[a, a] * p - traces[a] ** 2 / count
-        # Cauchy-Schwarz over N eigenvalues: square >= 0, but for rounding
-        products[a, a] = max(0.0, count**2 / ((count - 1) * (count + 2)) * square) / p
-    return products
-
-
-def _check_covariances(cov: FloatArray) -> None:
-    if cov.ndim <= 2:
-        if (cov < 0.0).any():
-            raise ValueError(f"`covariances` must be non-negative variances, got a smallest value of {cov.min():.6g}")
-    else:
-        for a, matrix in enumerate(cov):
-            scale = float(np.abs(matrix).max())
-            if scale == 0.0:
-                continue
-            if np.abs(matrix - matrix.T).max() > 1e-10 * scale:
-                raise ValueError(f"`covariances[{a}]` must be symmetric")
-            tolerance = 1e-9 * scale * len(matrix)  # rounding of a singular covariance
-            try:
-                np.linalg.cholesky(matrix + tolerance * np.eye(len(matrix)))
-            except np.linalg.LinAlgError:
-                smallest = float(np.linalg.eigvalsh(matrix)[0])
-                raise ValueError(
-                    f"`covariances[{a}]` must be positive semi-definite, got a smallest eigenvalue of {smallest:.6g}"
-                ) from None
-    if not cov.any():
-        raise ValueError("`covariances` must not all be zero: the theory needs noise in the data (tau0 > 0)")
-
-
-def _trace_products(cov: FloatArray, p: int) -> FloatArray:
-    if cov.ndim == 1:
-        return np.outer(cov, cov)
-    flat = cov.reshape(len(cov), -1)
-    return np.asarray(flat @ flat.T / p)

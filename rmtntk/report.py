@@ -41,10 +41,14 @@ _FORMS = {
 }
 _PACKINGS = {
     "float32": "four bytes a weight, the dense network's size",
+    "memory": "two bit planes, rows padded to whole 64-bit words: what is held at run time",
     "2bit": "two bit planes",
     "trit": "five weights a byte",
     "bitmap": "one bit a weight, and a sign for each that is not zero",
-    "entropy": "Shannon bound: no lossless code of independent weights is shorter",
+    "entropy": "gaps and signs in an entropy code",
+    "auto": "the smallest of these, layer by layer: what the file holds",
+    "seed": "the key the weights are made from, and no weights",
+    "bound": "Shannon bound: no lossless code of independent weights is shorter",
 }
 
 
@@ -106,7 +110,7 @@ def write(result: CompressionResult, out: Path) -> list[Path]:
     check_output(out)
     with tempfile.TemporaryDirectory(dir=_existing(out), prefix=".rmtntk-") as folder:
         staging = Path(folder)
-        result.report["model_file_bytes"] = result.model.save(staging / _FILES[0])
+        result.report["model_file_bytes"] = result.model.save(staging / _FILES[0], result.report["options"]["packing"])
         text = to_json(result.report) + "\n"
         page = as_html(result.report, result.spectrum)
         for name, content in zip(_FILES[1:], (text, page), strict=True):
@@ -202,11 +206,11 @@ def as_text(report: Mapping[str, Any]) -> str:
             coefficients.append([label, name, *(number(value) for value in numbers)])
     kernels = [[f"kernels of {report['kernels']['n_samples']:,} samples, relative to operator norm", "difference"]]
     kernels += [[what, number(value, 3)] for what, value in _kernel_rows(report)]
-    accuracy = [["network", "training", "test", "weights", "of dense"]]
+    accuracy = [["network", "training", "test", "weights in a file", "of dense"]]
     for row in report["accuracy"]:
-        share = row["weight_bytes"] / report["accuracy"][0]["weight_bytes"]
+        share = row["stored_bytes"] / report["accuracy"][0]["stored_bytes"]
         accuracy.append(
-            [row["network"], _percent(row["train"]), _percent(row["test"]), _size(row["weight_bytes"]), _percent(share)]
+            [row["network"], _percent(row["train"]), _percent(row["test"]), _size(row["stored_bytes"]), _percent(share)]
         )
     sizes = [["packing of the ternary weights", "size", "of dense"]]
     sizes += [[name, _size(count), _percent(share)] for name, _, count, share in _size_rows(report)]
@@ -257,7 +261,6 @@ def _size_rows(report: Mapping[str, Any]) -> list[tuple[str, str, float, float]]
     model = report["model"]
     packings = model["weight_bytes_by_packing"]
     rows = [(name, _PACKINGS.get(name, ""), count) for name, count in packings.items()]
-    rows.append(("in memory", "two bit planes, rows padded to whole 64-bit words", model["weight_bytes"]))
     if report.get("model_file_bytes") is not None:
         note = "the file itself: weights, thresholds, levels, readout and preprocessing, compressed"
         rows.append(("model.npz", note, report["model_file_bytes"]))
@@ -336,8 +339,8 @@ def as_html(report: Mapping[str, Any], spectrum: Spectrum) -> str:
     last = report["layers"][-1]["dense"]
     shift = last["tau"] ** 2 - report["data"]["tau0"] ** 2 * last["alpha"][0]  # c of the theorem's c I
     rows = report["accuracy"]
-    ratios = [rows[0]["weight_bytes"] / row["weight_bytes"] for row in rows]
-    sizes = [_size(row["weight_bytes"]) for row in rows]
+    ratios = [rows[0]["stored_bytes"] / row["stored_bytes"] for row in rows]
+    sizes = [_size(row["stored_bytes"]) for row in rows]
     labels = [f"{size}  (1/{r:.1f} of dense)" if r > 1.0 else size for size, r in zip(sizes, ratios, strict=True)]
     return environment.from_string(template).render(
         report=report,
@@ -358,6 +361,7 @@ def as_html(report: Mapping[str, Any], spectrum: Spectrum) -> str:
         below=below,
         activations_svg=Markup(figures.activation_figure(_pairs(report))),
         accuracy_svg=Markup(figures.accuracy_figure(rows, labels)),
+        bytes_svg=Markup(figures.bytes_figure(rows)),
     )
 
 

@@ -10,6 +10,7 @@ from test_cli import assert_failed, run, succeeded
 
 import rmtntk as rn
 from rmtntk._progress import Stages
+from rmtntk.analysis_report import equivalent_text
 from rmtntk.workflow import (
     EquivalentOptions,
     KernelOptions,
@@ -76,6 +77,32 @@ def test_equivalent_measures_every_form(table, kind):
     text = succeeded(run("equivalent", "--data", path, "--activations", "relu,gelu", "--kind", kind))
     for name in ("exact", "theorem", "class means", "degree 4", "norm gain"):
         assert name in text
+
+
+def test_a_form_without_an_answer_says_so_in_its_own_row(tmp_path):
+    # a class of two samples: no unbiased tr C² for the theorem's form, nothing missing for the others
+    x, labels = example_mixture(60).sample(80, 0, stratified=True)
+    labels[:2] = 7
+    path = tmp_path / "data.npz"
+    np.savez(path, x=x, labels=labels)
+    outcome = run_equivalent(EquivalentOptions(str(path), "relu"), Stages(None))
+    assert set(outcome["failures"]) == {"theorem", "exact diagonal"}
+    assert set(outcome["errors"]) == {"class means", "degree 2", "degree 4"}
+    assert outcome["errors"]["degree 4"] < 0.01
+    rows = [line for line in equivalent_text(outcome).splitlines() if line.startswith(("theorem", "exact diagonal"))]
+    assert len(rows) == 2
+    assert all("at least 3 samples" in row for row in rows)
+
+
+def test_an_account_without_an_answer_leaves_the_forms_alone(table):
+    path, _ = table
+    options = EquivalentOptions(str(path), "relu", bias_std=1e4, centered=False)  # a base correlation of 1 − 1e-8
+    outcome = run_equivalent(options, Stages(None))
+    assert set(outcome["failures"]) == {"explanation", "theorem", "exact diagonal"}
+    assert outcome["coefficients"] is None
+    assert outcome["errors"]["degree 2"] < 1e-6
+    assert "no account of the layers: " in equivalent_text(outcome)
+    json.dumps(outcome)
 
 
 def test_equivalent_of_a_network_with_biases(table):

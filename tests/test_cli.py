@@ -152,12 +152,26 @@ def test_compress_in_json(folder, data, compressed):
 def test_compress_takes_the_options_it_names(folder, data):
     options = ["--activations", "tanh", "--widths", "40", "--sparsity", "0.25", "--method", "layerwise", "--alpha", "2"]
     options += ["--test-fraction", "0.5", "--kernel-samples", "30", "--seed", "7", "--quiet", "--json"]
+    options += [
+        "--levels",
+        "3",
+        "--input-bits",
+        "8",
+        "--readout",
+        "logistic",
+        "--readout-bits",
+        "8",
+        "--packing",
+        "trit",
+    ]
     report = strict(succeeded(run("compress", "--data", data, "--out", folder / "options", *options)))
     wanted = {"activations": "tanh", "widths": [40], "sparsity": 0.25, "method": "layerwise", "alpha": 2.0}
     wanted |= {"test_fraction": 0.5, "kernel_samples": 30, "seed": 7, "data": str(data), "label_column": None}
+    wanted |= {"levels": 3, "spacing": "equal", "input_bits": 8, "packing": "trit"}
+    wanted |= {"readout": "logistic", "readout_bits": 8}
     assert report["options"] == wanted
     assert report["data"]["n_train"] == 75
-    assert [row["alpha"] for row in report["accuracy"]] == [2.0] * 3
+    assert [row["alpha"] for row in report["accuracy"]] == [2.0] * 4
     # five standard errors of a binomial share over 640 weights
     assert abs(report["model"]["share_of_zeros"] - 0.25) < 5 * (0.25 * 0.75 / 640) ** 0.5
 

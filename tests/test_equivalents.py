@@ -997,3 +997,13 @@ def test_bad_options(options, error, name):
 def test_spectral_error_bad_input(k, eq, error, name):
     with pytest.raises(error, match=f"`{name}`"):
         rn.spectral_error(k, eq)
+
+
+def test_second_order_checks_what_it_does_not_use():
+    x, labels = rn.GaussianMixture(np.zeros((2, 20)), np.ones(2)).sample(30, 0)
+    net = rn.Network("relu")
+    other = rn.GaussianMixture(np.zeros((2, 21)), np.ones(2))
+    with pytest.raises(ValueError, match="`mixture` must have the 20 features of `x`, got 21"):
+        rn.equivalent(net, x, mixture=other, correction="second_order")
+    with pytest.raises(ValueError, match="`y_labels` must have one entry per sample, 5, got 4"):
+        rn.equivalent(net, x, labels, correction="second_order", y=x[:5], y_labels=labels[:4])

@@ -108,12 +108,12 @@ def test_wide_layers_give_the_infinite_width_law(kind: str) -> None:
     eigenvalues = input_eigenvalues(gaussian_rows(n, 150))
     tau0 = float(np.sqrt(eigenvalues.mean()))
     limit = coefficients(MIXED, tau0)
-    kernel = limit.linear(kind)[0] * eigenvalues + limit.shift(kind)  # type: ignore[arg-type]
+    kernel = limit.linear(kind)[0] * eigenvalues + limit.shift(kind)
     z = np.mean(kernel) * np.array([0.5 + 0.3j, 1.0 + 0.1j, -0.2 + 0.0j, 1.5 - 0.2j])
     expected = (1.0 / (kernel[:, None] - z)).mean(axis=0)
     errors = []
     for factor in (200, 400):
-        law = linear_width_spectrum(MIXED, (factor * n,) * 3, n, eigenvalues, kind=kind)  # type: ignore[arg-type]
+        law = linear_width_spectrum(MIXED, (factor * n,) * 3, n, eigenvalues, kind=kind)
         errors.append(np.abs(law.stieltjes(z) / expected - 1.0).max())
         assert law.mean == pytest.approx(kernel.mean(), rel=1e-12)
     assert errors[1] < 0.02
@@ -163,7 +163,7 @@ def test_a_mixture_of_two_covariances() -> None:
 def test_mass_mean_and_variance(kind: str, widths: tuple[int, ...]) -> None:
     # the interval may hold several humps: 1e-5 in mass with 800 Gauss points (2e-5 with 400, 1e-9 with 1600)
     n = 200
-    law = linear_width_spectrum(MIXED, widths, n, isotropic(100), kind=kind)  # type: ignore[arg-type]
+    law = linear_width_spectrum(MIXED, widths, n, isotropic(100), kind=kind)
     mass, mean, second = integrals(law, 800)
     assert mass == pytest.approx(1.0, abs=1e-5)
     assert mean == pytest.approx(law.mean, rel=1e-5)
@@ -190,7 +190,7 @@ def test_solutions_are_stieltjes_transforms(layers: list[tuple[str, float]], asp
     net = rn.Network([name for name, _ in layers])
     widths = [max(1, round(n * np.exp(power))) for _, power in layers]  # n/d from 1/20 to 20
     mixture = isotropic(max(1, round(n * np.exp(aspect))))
-    law = linear_width_spectrum(net, widths, n, mixture, kind=kind)  # type: ignore[arg-type]
+    law = linear_width_spectrum(net, widths, n, mixture, kind=kind)
     x = law.shift + (law.mean - law.shift) * np.geomspace(1e-3, 100.0, 40)
     m = law.stieltjes(np.concatenate([x + 1e-3j * law.mean, x - 1e-3j * law.mean]))
     assert (m[:40].imag > 0.0).all()
@@ -242,8 +242,8 @@ def test_atoms(names: list[str], widths: tuple[int, ...], kind: str, mass: float
     n, p = 100, 30
     net = rn.Network(names)
     x = gaussian_rows(n, p)
-    sampled = linear_width_spectrum(net, widths, n, input_eigenvalues(x), kind=kind)  # type: ignore[arg-type]
-    population = linear_width_spectrum(net, widths, n, isotropic(p), kind=kind)  # type: ignore[arg-type]
+    sampled = linear_width_spectrum(net, widths, n, input_eigenvalues(x), kind=kind)
+    population = linear_width_spectrum(net, widths, n, isotropic(p), kind=kind)
     for law in (sampled, population):
         if mass == 0.0:
             assert law.atoms == []
@@ -302,7 +302,7 @@ def test_sampled_kernels(net: rn.Network, shares: tuple[float, ...], law: str) -
     x = gaussian_rows(n, p, 3)
     eigenvalues = input_eigenvalues(x)
     sparsity = 0.5 if law == "ternary" else 0.0
-    finite = rn.FiniteNetwork.sample(net, widths, p, 7, law=law, sparsity=sparsity)  # type: ignore[arg-type]
+    finite = rn.FiniteNetwork.sample(net, widths, p, 7, law=law, sparsity=sparsity)
     kernels = lower_kernels(finite, x)
     ck = linear_width_spectrum(net, widths, n, eigenvalues)
     assert kolmogorov(ck, np.linalg.eigvalsh(kernels[-1])) < 0.02
@@ -317,7 +317,7 @@ def test_weights_of_a_given_network(law: str) -> None:
     # q_l and r read off the sampled NTK by least squares on G_l, I: that is, off its entries and not its spectrum.
     n, p, widths = 500, 400, (200, 150, 250)
     x = gaussian_rows(n, p, 5)
-    finite = rn.FiniteNetwork.sample(MIXED, widths, p, 0, law=law, sparsity=0.3 if law == "ternary" else 0.0)  # type: ignore[arg-type]
+    finite = rn.FiniteNetwork.sample(MIXED, widths, p, 0, law=law, sparsity=0.3 if law == "ternary" else 0.0)
     kernel = finite.ntk(x)
     given = linear_width_spectrum(MIXED, widths, n, input_eigenvalues(x), kind="ntk", network=finite)
     average = linear_width_spectrum(MIXED, widths, n, input_eigenvalues(x), kind="ntk")
@@ -363,7 +363,7 @@ def test_rate_of_the_conjugate_kernel() -> None:
 def test_bad_input() -> None:
     net, ones = rn.Network("tanh"), np.ones(10)
     with pytest.raises(TypeError, match="`net`"):
-        linear_width_spectrum("tanh", (5,), 10, ones)  # type: ignore[arg-type]
+        linear_width_spectrum("tanh", (5,), 10, ones)
     with pytest.raises(ValueError, match="`widths`"):
         linear_width_spectrum(net, (5, 5), 10, ones)
     with pytest.raises(ValueError, match="n = 10 eigenvalues"):
@@ -371,7 +371,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="smallest of -1"):
         linear_width_spectrum(net, (5,), 10, np.append(np.ones(9), -1.0))
     with pytest.raises(ValueError, match="`kind`"):
-        linear_width_spectrum(net, (5,), 10, ones, kind="nngp")  # type: ignore[arg-type]
+        linear_width_spectrum(net, (5,), 10, ones, kind="nngp")
     with pytest.raises(ValueError, match="centered=True"):
         linear_width_spectrum(rn.Network("tanh", bias_std=0.1), (5,), 10, ones)
     with pytest.raises(ValueError, match="`tau0` must be the scale of the rows"):

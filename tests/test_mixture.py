@@ -740,3 +740,39 @@ def test_violations_do_dominate_the_error(acts):
         mix = sequence(name, p, size)
         assert mix.check_assumptions(warn=False)
         assert error(mix) > 2.0 * white
+
+
+def test_later_writes_by_the_caller_do_nothing():
+    means, covariances, weights = np.zeros((2, 3)), np.ones((2, 3)), np.array([0.5, 0.5])
+    products = np.ones((2, 2))
+    mix = rn.GaussianMixture(means, covariances, weights, trace_products=products)
+    for array in (means, covariances, weights, products):
+        array[:] = 9.0
+    assert_allclose(mix.means, 0.0)
+    assert_allclose(mix.covariances, 1.0)
+    assert_allclose(mix.weights, 0.5)
+    assert_allclose(mix.trace_products, 1.0)
+    assert mix.tau0 == 1.0
+
+
+def test_pooled_covariances_stay_one():
+    x, labels = rn.GaussianMixture(np.zeros((3, 4)), np.ones(3)).sample(60, 0)
+    mix = rn.GaussianMixture.from_data(x, labels, pooled=True)
+    assert mix.covariances.strides[0] == 0
+    assert mix.covariances.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "classes, error, text",
+    [
+        (("a", "a"), ValueError, "'a' more than once"),
+        ((1, True), ValueError, "True more than once"),  # equal, as labels of rows would be
+        (([1], [2]), TypeError, "hashable"),
+        (("a",), ValueError, "2 classes, got 1"),
+        (3, TypeError, "sequence of 2 labels"),
+    ],
+)
+def test_classes_have_names_of_their_own(classes, error, text):
+    with pytest.raises(error, match=text):
+        rn.GaussianMixture(np.zeros((2, 3)), np.ones(2), classes=classes)
+    assert rn.GaussianMixture(np.zeros((2, 3)), np.ones(2), classes=["b", "a"]).classes == ("b", "a")

@@ -1,5 +1,7 @@
 """Whatever happens to its bytes, a model file is read as it was written or refused with a ModelFileError."""
 
+import contextlib
+import hashlib
 import io
 import json
 import pickle
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import rmtntk as rn
-from rmtntk import modelfile
+from rmtntk import _files, modelfile
 from rmtntk.modelfile import FORMAT, VERSION, read_model, write_model
 
 HEADER = {"name": "ünï", "list": [1, 2.5, None], "nested": {"b": True, "a": "x"}, "huge": 1e308, "inf": float("inf")}
@@ -83,18 +85,22 @@ def test_extended(path):
         assert_whole_or_refused(path, extra + content)
 
 
-def test_one_byte_changed(path):
+def test_any_byte_changed_is_noticed(path):
     content = path.read_bytes()
     rng = random.Random(0)
-    # the first 100 bytes hold the first member's headers, the last 100 the directory's end
-    places = [*range(100), *range(len(content) - 100, len(content)), *rng.sample(range(len(content)), 200)]
-    whole = 0
-    for place in places:
-        for value in {content[place] ^ (1 << rng.randrange(8)), content[place] ^ 0xFF, rng.randrange(256)}:
+    for place in range(len(content)):
+        altered = bytearray(content)
+        altered[place] ^= 1 << rng.randrange(8)
+        assert not assert_whole_or_refused(path, bytes(altered))
+
+
+def test_any_bit_of_the_seal_changed_is_noticed(path):
+    content = path.read_bytes()
+    for place in range(len(content) - 70, len(content)):  # the archive's end record, its comment and the checksum
+        for bit in range(8):
             altered = bytearray(content)
-            altered[place] = value
-            whole += assert_whole_or_refused(path, bytes(altered))
-    assert 0 < whole < 2 * len(places)  # dates and the like do not matter; most bytes do
+            altered[place] ^= 1 << bit
+            assert not assert_whole_or_refused(path, bytes(altered))
 
 
 @pytest.mark.parametrize("method", [0, 1, 6, 9, 12, 14, 20, 93, 95, 99, 255])
@@ -133,9 +139,10 @@ def with_header(members, **fields):
     members["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
 
 
-def test_a_sound_archive_with_the_same_content_is_fine(path):
+def test_the_same_content_in_another_archive_has_no_seal(path):
     rewrite(path, lambda members: None, compress=False)
-    assert_is_what_was_written(read_model(path))
+    with pytest.raises(rn.ModelFileError, match="altered after it was written"):
+        read_model(path)
 
 
 CHANGES = {
@@ -149,8 +156,8 @@ CHANGES = {
     "swapped": lambda m: m.update(real=m["scalar"], scalar=m["real"]),
     "header field": lambda m: with_header(m, name="other"),
     "header gains a field": lambda m: with_header(m, more=1),
-    "checksum": lambda m: with_header(m, sha256="0" * 64),
-    "checksum missing": lambda m: with_header(m, sha256=None),
+    "older version": lambda m: with_header(m, version=1),
+    "older version with a checksum": lambda m: with_header(m, version=1, sha256="0" * 64),
 }
 
 
@@ -161,10 +168,10 @@ def test_altered_content_does_not_fit_its_checksum(path, change):
         read_model(path)
 
 
-@pytest.mark.parametrize("version", [VERSION + 1, 0, "1", None, [1]])
+@pytest.mark.parametrize("version", [VERSION + 1, 0, "1", None, [1], True, 2.0])
 def test_another_version(path, version):
     rewrite(path, lambda members: with_header(members, version=version))
-    with pytest.raises(rn.ModelFileError, match=f"has format version .*, this rmtntk reads version {VERSION}"):
+    with pytest.raises(rn.ModelFileError, match=f"has format version .*, this rmtntk reads versions 1 and {VERSION}"):
         read_model(path)
 
 
@@ -267,11 +274,14 @@ def test_write_into_a_missing_folder(tmp_path):
 def test_a_failed_write_keeps_the_old_file(path, monkeypatch):
     before = path.read_bytes()
 
-    def half(stream, **members):
-        stream.write(b"PK\x03\x04 half an archive")
-        raise OSError("disk full")
+    @contextlib.contextmanager
+    def half(path):
+        with _files.atomic_write(path) as stream:
+            stream.write(b"PK\x03\x04 half an archive")
+            raise OSError("disk full")
+            yield stream
 
-    monkeypatch.setattr(modelfile.np, "savez_compressed", half)
+    monkeypatch.setattr(modelfile, "atomic_write", half)
     with pytest.raises(OSError, match="disk full"):
         write_model(path, {"other": 1}, {})
     assert path.read_bytes() == before
@@ -292,10 +302,76 @@ def test_writing_again_replaces(path):
     assert set(arrays) == {"a"}
 
 
-def test_the_same_model_has_the_same_checksum(tmp_path):
-    sums = []
+def test_the_same_model_has_the_same_bytes(tmp_path):
     for name in ("a.npz", "b.npz"):
         write_model(tmp_path / name, HEADER, ARRAYS)
-        with np.load(tmp_path / name) as archive:
-            sums.append(json.loads(archive["header"].tobytes())["sha256"])
-    assert sums[0] == sums[1]
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_the_seal_is_the_checksum_of_all_before_it(path):
+    content = path.read_bytes()
+    assert content[-49:-32] == b"rmtntk/2 sha-256:"
+    assert content[-32:] == hashlib.sha256(content[:-32]).digest()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.comment == content[-49:]
+
+
+def test_coded_members_are_stored_and_others_deflated(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, 100_000).astype(np.uint8)
+    size = write_model(tmp_path / "model.npz", {}, {"coded": noise, "zeros": np.zeros(100_000)}, coded=("coded",))
+    with zipfile.ZipFile(tmp_path / "model.npz") as archive:
+        methods = {info.filename: info.compress_type for info in archive.infolist()}
+    assert methods == {
+        "header.npy": zipfile.ZIP_DEFLATED, "coded.npy": zipfile.ZIP_STORED, "zeros.npy": zipfile.ZIP_DEFLATED,
+    }  # fmt: skip
+    assert 100_000 < size < 102_500  # three members of some 300 bytes, and the zeros at 1 : 1000
+    np.testing.assert_array_equal(read_model(tmp_path / "model.npz")[1]["coded"], noise)
+
+
+def test_a_name_that_is_taken(tmp_path):
+    with pytest.raises(ValueError, match="`arrays` must not have a member named 'header'"):
+        write_model(tmp_path / "model.npz", {}, {"header": np.zeros(3)})
+
+
+def test_objects_are_not_written(path):
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"(?i)object arrays cannot be saved"):
+        write_model(path, {}, {"bad": np.array([{}], dtype=object)})
+    assert path.read_bytes() == before
+
+
+# --- Files of version 1
+
+
+def write_version_1(path, header, arrays, **fields):
+    """As version 1 did: a checksum of the content in the header, everything deflated."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+        digest.update(array.tobytes())
+    full = {**header, "format": FORMAT, "version": 1, "sha256": digest.hexdigest(), **fields}
+    encoded = np.frombuffer(json.dumps(full, sort_keys=True).encode(), dtype=np.uint8)
+    np.savez_compressed(path, header=encoded, **arrays)
+
+
+def test_version_1_is_read(path):
+    # its checksum took scalars for vectors of length one, and Fortran order for C
+    write_version_1(path, HEADER, ARRAYS)
+    assert_is_what_was_written(read_model(path))
+
+
+def test_version_1_altered_is_refused(path):
+    for fields in ({"sha256": "0" * 64}, {"sha256": None}, {"name": "other"}):
+        write_version_1(path, HEADER, ARRAYS, **fields)
+        with pytest.raises(rn.ModelFileError, match="altered after it was written"):
+            read_model(path)
+    write_version_1(path, HEADER, ARRAYS)
+    content = path.read_bytes()
+    rng = random.Random(2)
+    whole = 0
+    for place in rng.sample(range(len(content)), 200):
+        altered = bytearray(content)
+        altered[place] ^= 1 << rng.randrange(8)
+        whole += assert_whole_or_refused(path, bytes(altered))
+    assert whole < 100  # a zip archive's dates and the like do not matter

@@ -213,6 +213,36 @@ def test_fan_in_is_a_change_of_units():
         assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-7, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("power", [-220, -100, 100])
+def test_units_of_the_weights_do_not_matter(power):
+    """A homogeneous net at another weight_std, a power of 2: every number but the scale stays, to rounding."""
+    n, p, unit = 300, 120, 2.0 ** (2 * power)
+    mix = mixed(p)
+    one = limiting_spectrum(rn.Network("relu"), mix, n)
+    two = limiting_spectrum(rn.Network("relu", weight_std=2.0**power), mix, n)
+    for name, factor in (("outliers", unit), ("edges", unit), ("alignments", 1.0), ("spread", unit)):
+        assert_allclose(getattr(two, name) / factor, getattr(one, name), rtol=1e-10, atol=1e-13, err_msg=name)
+    grid = np.linspace(one.edges[0, 0], one.edges[-1, 1], 7)
+    smeared = two.density(unit * grid, finite_size=True) * unit
+    assert_allclose(smeared, one.density(grid, finite_size=True), rtol=1e-5)  # settled to 1e-9, next to a hard edge
+
+
+@pytest.mark.parametrize("weight_std", [1e-92, 1e-160, 1e80, 1e120])
+def test_sizes_beyond_float64_are_refused(weight_std):
+    """At 1e-92 the coefficient of ψψᵀ underflows, and with it an outlier; at 1e80 squares overflow."""
+    with pytest.raises(ValueError, match=r"`net` must have layers .* rescale"):
+        limiting_spectrum(rn.Network("relu", weight_std=weight_std), mixed(60), 100)
+    with pytest.raises(ValueError, match=r"`net` must have layers .* rescale"):
+        visibility_threshold(rn.Network("relu", weight_std=weight_std), mixed(60), 100)
+
+
+def test_data_beyond_float64_are_refused():
+    mix = mixed(60)
+    tiny = rn.GaussianMixture(1e-80 * mix.means, 1e-160 * mix.covariances, mix.weights)
+    with pytest.raises(ValueError, match=r"`mixture` must have norms .* rescale"):
+        limiting_spectrum(rn.Network("relu"), tiny, 100)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_low_rank_covariances_that_do_not_commute(seed):
     """The outliers are counted next to the atom, where p × p matrices are ill-conditioned; against one sampled K̃."""

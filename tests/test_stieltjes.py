@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.linalg import toeplitz
 
+from rmtntk.errors import ConvergenceError
 from rmtntk.mixture import GaussianMixture
 from rmtntk.stieltjes import Bulk
 
@@ -495,3 +496,17 @@ def test_bad_points_are_refused():
     assert_allclose(wide.solve(0.0).q, 2.0, rtol=1e-13)  # q = 1/h, h = 1/(1 + q/2)
     with pytest.raises(ValueError, match="ζ = 0"):
         wide.apply(wide.solve(0.0), np.ones((10, 1)))
+
+
+def test_nearly_coinciding_ranges_come_with_advice_that_helps():
+    # three covariances of rank 5 in 40 dimensions, 4e-5 apart: eigenvalues 10 decades below the rest
+    rng = np.random.default_rng(5)
+    factor = rng.standard_normal((40, 5))
+    factors = [factor + 4e-5 * rng.standard_normal((40, 5)) for _ in range(3)]
+    covariances = np.stack([f @ f.T / 5.0 for f in factors])
+    counts = np.full(3, 110.0)
+    with pytest.raises(ConvergenceError, match=r"10\.\d decades.*add 1e-6 of the mean variance"):
+        _ = Bulk(covariances, counts, 40).edges
+    lift = np.trace(covariances[0]) / 40.0 * np.eye(40)
+    some, more = (Bulk(covariances + ridge * lift, counts, 40).edges for ridge in (1e-6, 2e-6))
+    assert some[-1] == pytest.approx(more[-1], rel=1e-5)

@@ -1,6 +1,7 @@
 """Ternary networks against integer arithmetic written out here, and against the kernels they stand for."""
 
 import math
+import tracemalloc
 from functools import cache
 from itertools import pairwise
 
@@ -9,7 +10,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import rmtntk as rn
+from rmtntk.integer import InputQuantiser, OutOfRangeWarning
 from rmtntk.packing import bits_per_weight, pack, sample_ternary
+from rmtntk.readout import fit_logistic, fit_ridge, quantise
 from rmtntk.ternary import Preprocessing
 
 EPS = float(np.finfo(np.float64).eps)
@@ -428,20 +431,284 @@ def test_report_adds_up(mode):
         assert report["readout_bytes"] == readout
         steps = 2 * 8 * (2 + 3) if mode == "ternary" else 2 * 8  # thresholds and levels; both kinks at 0
         extra = 8 * 30 + 8 if stage == "with preprocessing" else 0
+        assert report["threshold_bytes"] == steps
+        assert report["preprocessing_bytes"] == extra
         assert report["total_bytes"] == model.nbytes == sum(planes) + readout + steps + extra
+        assert report["runtime_bytes"] >= sum(planes) + readout
+        assert (report["readout"], report["readout_bits"]) == ((None, None) if stage == "bare" else ("ridge", 64))
         assert report["n_weights"] == 90 * 30 + 70 * 90
         zeros = sum(int((w == 0).sum()) for w in model.weights)
         assert report["share_of_zeros"] == pytest.approx(zeros / report["n_weights"], rel=1e-12)
         assert report["widths"] == [90, 70]
         bits = bits_per_weight(report["share_of_zeros"])
-        assert report["weight_bytes_by_packing"] == {
-            name: math.ceil(value * report["n_weights"] / 8) for name, value in bits.items()
-        }
+        sizes, count = report["weight_bytes_by_packing"], report["n_weights"]
+        assert (sizes["float32"], sizes["memory"]) == (4 * count, sum(planes))
+        for name in ("2bit", "trit", "bitmap"):
+            least = bits[name] * count / 8
+            assert least <= sizes[name] <= least + 2 * 24  # headers of two layers, and bytes begun
+        assert bits["entropy"] * count / 8 * 0.99 < sizes["bound"] < sizes["entropy"]  # layers have shares of their own
+        assert sizes["auto"] <= min(sizes[name] for name in ("2bit", "trit", "bitmap", "entropy"))
+        assert sizes["seed"] < 2 * 64
+        assert report["neurons_without_weights"] == sum(int((w == 0).all(axis=1).sum()) for w in model.weights)
         assert report["alpha"] == (None if model.readout is None else model.readout.alpha)
         if mode == "ternary":
             assert model.match is not None
             assert report["residual"] == model.match.residual
             assert report["excess"] == model.match.excess
+
+
+@pytest.mark.parametrize("mode", ["ternary", "dense", "quantised"])
+def test_estimated_working_set_is_that_of_a_batch(mode):
+    x = integer_data(4096, 200)
+    activations = "dense" if mode == "dense" else "ternary"
+    model = rn.compress(rn.Network(["relu"] * 2), x, widths=(150, 200), rng=0, activations=activations)
+    if mode == "quantised":
+        quantiser = InputQuantiser(8, 0.0, 1.0)
+        model = rn.TernaryNetwork(model.dense, model.net, model.packed, 0.0, quantiser=quantiser)
+        x = x.astype(np.uint8)
+    model.fit(x[:100], np.arange(100) % 3)
+    model.decision_function(x)  # tables are made at first use
+    tracemalloc.start()
+    try:
+        model.decision_function(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.5 < model.report()["batch_bytes"] / peak < 2.0  # measured .8 to 1.2
+
+
+# --- Other readouts, teachers and streams
+
+
+@pytest.mark.parametrize("bits", [None, 8, 2])
+@pytest.mark.parametrize("kind", ["ridge", "logistic"])
+@pytest.mark.parametrize("mode", ["ternary", "dense"])
+def test_every_readout_learns_is_small_and_survives_a_file(tmp_path, mode, kind, bits):
+    x, index = classes(120, 30)
+    model = rn.compress(
+        rn.Network(["relu", "tanh"]), x, widths=(90, 70), sparsity=0.5, rng=3, activations=mode, method="layerwise"
+    )
+    names = np.array(["a", "b", "c"])[index]
+    assert model.fit(x, names, readout=kind, bits=bits) is model
+    assert model.score(x, names) > 0.9  # classes far apart
+    assert model.readout is not None
+    assert (model.readout.kind, model.readout.bits) == (kind, bits or 64)
+    size = {None: 8 * 70 * 3 + 24, 8: 70 * 3 + 48, 2: 2 * 27 + 48}[bits]
+    assert model.report()["readout_bytes"] == model.readout.nbytes == size
+    # the model's readout is the one of its features
+    features = model.features(x)
+    fit = fit_ridge if kind == "ridge" else fit_logistic
+    wanted = fit(features, np.eye(3)[index])
+    if bits is not None:
+        centred = features - features.mean(axis=0)
+        wanted = quantise(wanted, bits, centred.T @ centred, features.mean(axis=0))
+    assert_allclose(model.decision_function(x), wanted.scores(features), rtol=0, atol=1e-9)
+    if kind == "logistic":
+        p = model.predict_proba(x)
+        assert_allclose(p.sum(axis=1), 1.0, rtol=1e-14)
+        assert_array_equal(p.argmax(axis=1), model.decision_function(x).argmax(axis=1))
+        z = np.exp(model.decision_function(x))
+        assert_allclose(p, z / z.sum(axis=1, keepdims=True), rtol=1e-12)
+    else:
+        with pytest.raises(ValueError, match="probabilities need a logistic readout"):
+            model.predict_proba(x)
+    model.save(tmp_path / "model.npz", packing="trit")
+    again = rn.TernaryNetwork.load(tmp_path / "model.npz")
+    assert_array_equal(again.decision_function(x), model.decision_function(x))
+    assert_array_equal(again.predict(x), model.predict(x))
+    assert again.report() == model.report()
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """Blocks of 32 rows, and no features held."""
+    monkeypatch.setattr("rmtntk.ternary.network._BATCH", 32)
+    monkeypatch.setattr("rmtntk.ternary.network._HELD", 0)
+
+
+@pytest.mark.parametrize("bits", [None, 8, 2])
+def test_a_large_fit_is_streamed(tmp_path, small_batches, bits):
+    x, index = classes(200, 30)
+    model = rn.compress(rn.Network(["relu", "relu"]), x, widths=(90, 40), rng=3, method="layerwise")
+    features = model.features(x)
+    rows = np.memmap(tmp_path / "x.bin", dtype=np.float64, mode="w+", shape=x.shape)
+    rows[:] = x
+    seen = []
+    counted = lambda z: seen.append(len(z)) or np.eye(3)[[int(np.argmin(((x - r) ** 2).sum(axis=1))) % 3 for r in z]]  # noqa: E731
+    for source in (x, rows, x.tolist()):
+        model.fit(source, index, bits=bits)
+        assert model.readout is not None
+        wanted = fit_ridge(features, np.eye(3)[index], model.readout.alpha)
+        if bits is not None:
+            centred = features - features.mean(axis=0)
+            wanted = quantise(wanted, bits, centred.T @ centred, features.mean(axis=0))
+        # sums in another order; a rounded coefficient could flip where it lies between two, and none does here
+        assert_allclose(model.decision_function(source), wanted.scores(features), rtol=0, atol=1e-9)
+    assert_allclose(model.readout.alpha, fit_ridge(features, np.eye(3)[index]).alpha, rtol=2e-3)  # GCV's search
+    model.fit(rows, teacher=counted, alpha=0.3)
+    assert seen == [32] * 6 + [8]
+    assert_allclose(
+        model.decision_function(x), fit_ridge(features, np.eye(3)[index], 0.3).scores(features), rtol=0, atol=1e-9
+    )
+    rows[150, 3] = math.nan
+    before = model.readout
+    with pytest.raises(ValueError, match=r"`x\[128:160\]` must be finite, got nan at index \(22, 3\)"):
+        model.fit(rows, index)
+    assert model.readout is before
+
+
+def test_partial_fits_are_one_fit(small_batches):
+    x, index = classes(150, 30, k=4)
+    labels = np.array(["d", "a", "c", "b"])[index]
+    model = rn.compress(rn.Network(["relu"]), x, widths=(60,), rng=3, method="layerwise")
+    whole = rn.compress(rn.Network(["relu"]), x, widths=(60,), rng=3, method="layerwise").fit(x, labels, 0.2)
+    order = np.argsort(index, kind="stable")  # a class after the other: columns come as labels do
+    for part in np.split(order, [20, 60, 61, 140]):
+        assert model.partial_fit(x[part], labels[part]) is model
+    model.finish(0.2)
+    assert model.classes == whole.classes == ["a", "b", "c", "d"]
+    assert_allclose(model.decision_function(x), whole.decision_function(x), rtol=0, atol=1e-9)
+    assert model.predict(x).tolist() == whole.predict(x).tolist()
+    # solved at first use by GCV, and again after more samples
+    model.partial_fit(x[:30], labels[:30])
+    twice = rn.compress(rn.Network(["relu"]), x, widths=(60,), rng=3, method="layerwise")
+    twice.fit(np.concatenate([x, x[:30]]), np.concatenate([labels, labels[:30]]))
+    assert model.readout is not None
+    assert twice.readout is not None
+    assert model.readout.alpha == pytest.approx(twice.readout.alpha, rel=2e-3)  # GCV's search
+    assert_allclose(model.decision_function(x), twice.decision_function(x), rtol=0, atol=1e-3)
+    assert model.finish(0.1, bits=2).readout.bits == 2
+    # fit starts anew
+    model.fit(x, labels, 0.2)
+    assert_allclose(model.decision_function(x), whole.decision_function(x), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="nothing to finish"):
+        model.finish()
+
+
+def test_partial_fit_with_classes_and_a_teacher():
+    x, index = classes(120, 30)
+    scores = np.random.default_rng(0).standard_normal((120, 3))
+    model = rn.compress(rn.Network(["relu"]), x, widths=(60,), rng=3, method="layerwise")
+    model.partial_fit(x[:50], index[:50], classes=[2, 1, 0, 7]).partial_fit(x[50:], index[50:])
+    assert model.finish(0.3).classes == [2, 1, 0, 7]  # as given; 7 has not been seen
+    wanted = fit_ridge(model.features(x), np.eye(4)[2 - index], 0.3)
+    assert_allclose(model.decision_function(x), wanted.scores(model.features(x)), rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="`labels` must be among `classes`, got 5"):
+        model.partial_fit(x[:2], [0, 5])
+    with pytest.raises(ValueError, match="`classes` must be those of the first call"):
+        model.partial_fit(x[:2], [0, 1], classes=[0, 1])
+    with pytest.raises(ValueError, match="began with labels and must go on so"):
+        model.partial_fit(x, teacher=scores)
+    with pytest.raises(ValueError, match="got neither"):
+        model.partial_fit(x)
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        model.partial_fit(np.where(np.arange(30) == 3, math.nan, x), index)
+    assert_allclose(model.finish(0.3).decision_function(x), wanted.scores(model.features(x)), rtol=0, atol=1e-9)
+    other = rn.compress(rn.Network(["relu"]), x, widths=(60,), rng=3, method="layerwise")
+    other.partial_fit(x[:9], teacher=scores[:9]).partial_fit(x[9:], teacher=scores[9:])
+    whole = fit_ridge(other.features(x), scores, 0.3)
+    assert_allclose(other.finish(0.3).decision_function(x), whole.scores(other.features(x)), rtol=0, atol=1e-9)
+    lonely = rn.compress(rn.Network(["relu"]), x, widths=(60,), rng=3, method="layerwise").partial_fit(x[:5], ["a"] * 5)
+    with pytest.raises(ValueError, match="at least two classes, got only 'a': call partial_fit again"):
+        lonely.predict(x)
+    assert lonely.partial_fit(x[5:], ["b"] * 115).classes == ["a", "b"]
+    assert lonely.decision_function(x).shape == (120, 2)
+
+
+def test_a_teacher_is_matched():
+    x, index = classes(120, 30)
+    model = rn.compress(rn.Network(["relu"]), x, widths=(60,), rng=3, method="layerwise")
+    mixing = np.random.default_rng(0).standard_normal((30, 3))
+    for teacher in (x @ mixing, lambda z: z @ mixing):
+        model.fit(x, teacher=teacher, alpha=0.3)
+        assert model.classes == [0, 1, 2]
+        wanted = fit_ridge(model.features(x), x @ mixing, 0.3)
+        assert_allclose(model.decision_function(x), wanted.scores(model.features(x)), rtol=0, atol=1e-12)
+        assert model.fit(x, teacher=teacher, classes=["u", "v", "w"]).predict(x).dtype.kind == "U"
+    soft = np.exp(x @ mixing)
+    soft /= soft.sum(axis=1, keepdims=True)
+    model.fit(x, teacher=soft, alpha=1e-3, readout="logistic")
+    # the intercept's part of the minimum: mean probabilities are those of the teacher, to the solver's tolerance
+    assert_allclose(model.predict_proba(x).mean(axis=0), soft.mean(axis=0), rtol=0, atol=1e-5)
+    assert np.abs(model.predict_proba(x) - soft).mean() < 0.5 * np.abs(soft - soft.mean(axis=0)).mean()
+    # one's own one-hot labels as a teacher are the labels
+    hard = model.fit(x, index, 0.3).decision_function(x)
+    assert_array_equal(model.fit(x, teacher=np.eye(3)[index], alpha=0.3).decision_function(x), hard)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({}, "pass either `labels` or `teacher`, got neither"),
+        ({"labels": [0, 1] * 60, "teacher": np.ones((120, 2))}, "got both"),
+        ({"teacher": np.ones((119, 2))}, "`teacher` must have one row per sample, 120"),
+        ({"teacher": np.ones((120, 1))}, "`teacher` must have a column for each of at least two classes"),
+        ({"teacher": np.ones(120)}, "`teacher` must have samples in rows"),
+        ({"teacher": np.full((120, 2), math.nan)}, "`teacher` must be finite"),
+        ({"teacher": lambda z: np.ones((3, 2))}, r"`teacher\(x\)` must have one row per sample, 120"),
+        ({"teacher": lambda z: np.full((120, 2), math.inf)}, r"`teacher\(x\)` must be finite"),
+        ({"teacher": np.ones((120, 2)), "classes": "abc"}, "`classes` must hold at least two labels"),
+        ({"teacher": np.ones((120, 2)), "classes": [1, 1]}, "`classes` must hold at least two labels, each once"),
+        ({"teacher": np.ones((120, 2)), "classes": [1, 2, 3]}, "`teacher` must have one column per class, 3"),
+        ({"teacher": np.ones((120, 2)), "readout": "logistic"}, "`targets` must have rows that sum to 1"),
+        ({"labels": [0, 1] * 60, "classes": [1, 2]}, "`labels` must be among `classes`, got 0"),
+        ({"labels": [1] * 120, "classes": [1, 2]}, "at least two classes, got only 1"),
+        ({"labels": [1, 2] * 60, "classes": [1, 2, 3], "readout": "logistic"}, "column 2 is 0 throughout"),
+        ({"labels": [0, 1] * 60, "readout": "tree"}, "`readout` must be one of 'ridge', 'logistic'"),
+        ({"labels": [0, 1] * 60, "bits": 4}, "`bits` must be 8, 2 or None, got 4"),
+        ({"labels": [0, 1] * 60, "alpha": 0.0, "readout": "logistic"}, "`alpha` must be a finite number in"),
+        ({"labels": [0, 1] * 60, "out_of_range": "raise"}, "`out_of_range` must be one of 'error', 'clip'"),
+    ],
+)
+def test_fit_refuses(options, words):
+    x, _ = classes(120, 30)
+    model = rn.compress(rn.Network(["relu"]), x, widths=(40,), rng=0, method="layerwise")
+    with pytest.raises(ValueError, match=words):
+        model.fit(x, **options)
+    assert model.readout is None
+
+
+def test_quantised_inputs_and_keys_are_kept(tmp_path):
+    x = integer_data(100, 30)
+    base = rn.compress(rn.Network(["relu", "relu"]), x, widths=(90, 70), rng=3, method="layerwise")
+    quantiser = InputQuantiser(8, 0.0, 1.0)
+    model = rn.TernaryNetwork(base.dense, base.net, base.packed, 0.0, quantiser=quantiser)
+    raw = x.astype(np.uint8)
+    assert_array_equal(model.features(raw), model.features(x))
+    assert_array_equal(model.features(raw), base.features(x))  # whole numbers and levels: exact by both routes
+    model.fit(raw, np.arange(100) % 3)
+    wider = InputQuantiser(8, 5.0, 3.0)  # of raw inputs 3 x + 5
+    shifted = model.with_preprocessing(np.full(30, 5.0), 3.0, quantiser=wider)
+    assert_array_equal(shifted.predict(3.0 * x + 5.0), model.predict(x))
+    with pytest.raises(ValueError, match="pass `quantiser` for the raw ones"):
+        model.with_preprocessing(np.zeros(30), 1.0)
+    with pytest.raises(ValueError, match="300"):
+        model.features(np.full((1, 30), 300.0))
+    with pytest.warns(OutOfRangeWarning, match="30"):
+        clipped = model.features(np.full((1, 30), 300.0), out_of_range="clip")
+    assert_array_equal(clipped, model.features(np.full((1, 30), 255, dtype=np.uint8)))
+    with pytest.raises(ValueError, match="`x` must have the model's 30 features, got 29"):
+        model.predict(raw[:, 1:])
+    model.save(tmp_path / "model.npz")
+    again = rn.TernaryNetwork.load(tmp_path / "model.npz")
+    assert again.quantiser == quantiser
+    assert_array_equal(again.predict(raw), model.predict(raw))
+
+
+@pytest.mark.parametrize("bits", [None, 2])
+def test_export_writes_the_fitted_model(tmp_path, bits):
+    x = integer_data(100, 30)
+    base = rn.compress(rn.Network(["relu"]), x, widths=(70,), rng=3, method="layerwise")
+    model = rn.TernaryNetwork(base.dense, base.net, base.packed, 0.0, quantiser=InputQuantiser(8, 0.0, 1.0))
+    with pytest.raises(ValueError, match="no readout yet"):
+        model.export_c(tmp_path / "net.c")
+    model.fit(x, np.arange(100) % 3, bits=bits)
+    files = model.export_c(tmp_path / "net.c")
+    assert [path.name for path in files] == ["net.c", "net.h"]
+    assert all(path.stat().st_size for path in files)
+    base.fit(x, np.arange(100) % 3)
+    with pytest.raises(ValueError, match="inputs are not quantised"):
+        base.export_c(tmp_path / "other.c")
 
 
 # --- Preprocessing

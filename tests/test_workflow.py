@@ -69,7 +69,7 @@ def parts(options, source):
 def test_model_takes_raw_data(result, parts):
     train, test, scaling, _ = parts
     rows = {row["network"]: row for row in result.report["accuracy"]}
-    assert list(rows) == ["dense", "ternary weights", "ternary"]
+    assert list(rows) == ["dense", "ternary weights", "ternary", "4 levels", "8 levels", "dense, same bytes"]
     assert rows["ternary"]["train"] == result.model.score(train.x, train.labels)
     assert rows["ternary"]["test"] == result.model.score(test.x, test.labels)
     assert result.model.preprocessing is not None
@@ -200,7 +200,7 @@ def test_given_penalty_is_used_by_all_three(tmp_path, source):
         CompressionOptions(data=str(source), activations="tanh", widths=(60,), kernel_samples=40, alpha=0.125),
         Stages(None),
     )
-    assert [row["alpha"] for row in result.report["accuracy"]] == [0.125] * 3
+    assert [row["alpha"] for row in result.report["accuracy"]] == [0.125] * 6
     assert result.model.readout is not None
     assert result.model.readout.alpha == 0.125
 

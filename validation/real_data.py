@@ -14,18 +14,10 @@ from numpy.typing import NDArray
 
 import rmtntk as rn
 from rmtntk.data import load
+from rmtntk.workflow.analysis import forms
 
 Array = NDArray[np.float64]
-FORMS: dict[str, dict[str, Any]] = {
-    "theorem": {"correction": "none"},
-    "exact diagonal": {"correction": "diagonal"},
-    "class means": {"correction": "second_order", "quadratic": "class_means"},
-    "degree 1": {"correction": "second_order", "degree": 1},
-    "degree 2": {"correction": "second_order", "degree": 2},
-    "degree 3": {"correction": "second_order", "degree": 3},
-    "degree 4": {"correction": "second_order", "degree": 4},
-    "degree 8": {"correction": "second_order", "degree": 8},
-}
+FORMS = forms((1, 2, 3, 4, 8))
 
 
 def digits(n: int, seed: int, *, centred: bool) -> tuple[Array, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # loads scipy.optimize when it is first used
@@ -171,7 +171,8 @@ def learning_curve(
     Liao (2022), "Random Matrix Methods for Machine Learning", section 4.2; NTK-LC (2022), Theorems 1 and 2.
     """
     problem = problem_of(net, mixture, kind, targets, noise_std, tau0, centering)
-    sizes = [check_integer(value, "n", low=1) for value in ([n] if np.ndim(n) == 0 else list(n))]  # type: ignore[arg-type]
+    given: list[Any] = [n] if isinstance(n, int) or np.ndim(n) == 0 else list(n)
+    sizes = [check_integer(value, "n", low=1) for value in given]
     if not sizes:
         raise ValueError("`n` must hold at least one sample size, got none")
     ridges = np.atleast_1d(np.asarray(ridge, dtype=np.float64)) if np.ndim(ridge) else np.array([ridge])

@@ -1,26 +1,66 @@
 """Step activations with the same asymptotic kernels as a dense network's."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from rmtntk._validation import check_choice, check_integer, check_real
+from numpy.typing import ArrayLike
+
+from rmtntk._typing import FloatArray
+from rmtntk._validation import check_choice, check_data, check_integer, check_real, check_widths
+from rmtntk.matching.data import match_data
+from rmtntk.matching.families import FAMILIES, Family, family_of
 from rmtntk.matching.layerwise import match_layerwise
-from rmtntk.matching.problem import Match, infeasible, target_of
+from rmtntk.matching.problem import Match, Objective, Target, infeasible, target_of
 from rmtntk.matching.published import match_paper
 from rmtntk.matching.tight import match_tight
 from rmtntk.network import Network
 
-__all__ = ["METHODS", "Match", "match"]
+__all__ = ["FAMILIES", "METHODS", "Match", "match"]
 
-METHODS = ("tight", "layerwise", "paper")
+
+@dataclass(frozen=True)
+class _Request:
+    """What a method is given."""
+
+    target: Target
+    objective: Objective
+    family: Family
+    n_starts: int
+    seed: int
+    x: FloatArray | None
+    widths: tuple[float, ...]
+
+
+def _paper(request: _Request) -> Match:
+    return match_paper(request.target, request.objective, n_starts=request.n_starts, seed=request.seed)
+
+
+def _data(request: _Request) -> Match:
+    assert request.x is not None
+    return match_data(request.target, request.objective, request.family, request.x, request.widths)
+
+
+_DISPATCH: dict[str, Callable[[_Request], Match]] = {
+    "tight": lambda request: match_tight(request.target, request.objective, request.family),
+    "layerwise": lambda request: match_layerwise(request.target, request.objective, request.family),
+    "data": _data,
+    "paper": _paper,
+}
+METHODS = tuple(_DISPATCH)
 
 
 def match(
     net: Network,
     tau0: float | None = None,
     *,
-    method: Literal["tight", "layerwise", "paper"] = "tight",
-    levels: int = 3,
-    objective: Literal["ck", "ntk"] = "ck",
+    method: Literal["tight", "data", "layerwise", "paper"] = "tight",
+    levels: int | None = None,
+    spacing: Literal["equal", "free"] = "equal",
+    family: str | Sequence[float] | None = None,
+    objective: Literal["ck", "ntk", "both"] = "ck",
+    x: ArrayLike | None = None,
+    widths: Sequence[int] | None = None,
     n_starts: int = 100,
     seed: int = 0,
 ) -> Match:
@@ -32,14 +72,25 @@ def match(
         Centred, without biases.
     tau0 : float, optional
         Scale of the inputs; the network's own if not given.
-    method : {"tight", "layerwise", "paper"}
-        "tight": match α2/α1, α3/α1 of the whole network and minimise the excess. "layerwise": match α1, α2, α3
+    method : {"tight", "data", "layerwise", "paper"}
+        "tight": match α2/α1, α3/α1 of the whole network and minimise the excess. "data": the same equations, but
+        of all their solutions the one that predicts best over the samples `x` (:mod:`rmtntk.matching.risk`); takes
+        seconds. "layerwise": match α1, α2, α3
         after every layer, by complete root finding on a grid. "paper": the published algorithm, which may fail.
         All but "paper" are free of random numbers.
-    levels : int
-        Number of distinct levels; 3 is what is implemented.
-    objective : {"ck", "ntk"}
+    levels : int, optional
+        Pieces of every step function, 2 to 8; 3 if not given.
+    spacing : {"equal", "free"}
+        Whether the levels are equally spaced (rising, or falling and then rising) or sought as well.
+    family : str or sequence of float, optional
+        "{-1,0,1}", "{1,0,1}", "{0,1}" or any other levels from left to right, up to an amplitude and a constant; None
+        or "mixed" for all of the given number.
+    objective : {"ck", "ntk", "both"}
         Whose coefficients "tight" matches; "layerwise" matches both whenever it succeeds.
+    x : array_like, shape (n, p), optional
+        For "data": samples, n ≥ 20, in the units of the network; at most 200 of them are used.
+    widths : sequence of int, optional
+        For "data": widths of the finite network to be built; as wide as the samples if not given.
     n_starts, seed : int
         Random starts per layer and their seed, for "paper" only (the publication used 1000).
 
@@ -50,7 +101,7 @@ def match(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If an argument is outside its domain.
 
     References
@@ -72,11 +123,28 @@ def match(
             f"bias_std={net.bias_std:g}"
         )
     check_choice(method, "method", METHODS)
-    check_choice(objective, "objective", ("ck", "ntk"))
-    check_integer(levels, "levels", low=3, high=3)
+    check_choice(objective, "objective", ("ck", "ntk", "both"))
+    chosen = family_of(levels, spacing, family)
+    if method == "paper" and (levels not in (None, 3) or spacing != "equal" or family is not None):
+        raise ValueError('`levels`, `spacing` and `family` must be left alone with method="paper", which has its own')
+    n_starts = check_integer(n_starts, "n_starts", low=1)
+    seed = check_integer(seed, "seed", low=0)
     scale = tau0 if tau0 is not None else net.tau0
     if scale is None:
         raise ValueError("`tau0` must be given, or set on the network: Network(..., tau0=sqrt(mean ‖x‖²))")
+    rows: FloatArray | None = None
+    if method == "data":
+        if x is None:
+            raise ValueError('`x` must be given for method="data": the samples over which kernels are compared')
+        rows = check_data(x)
+        if len(rows) < 20:
+            raise ValueError(f'`x` must have at least 20 samples for method="data", got {len(rows)}')
+    elif x is not None or widths is not None:
+        raise ValueError(f'`x` and `widths` are for method="data" only, got method={method!r}')
+    if widths is not None:
+        sizes = tuple(float(width) for width in check_widths(widths, net.depth))
+    else:
+        sizes = (float("inf") if rows is None else float(rows.shape[1]),) * net.depth
     target = target_of(net, check_real(scale, "tau0", low=0.0, open_low=True))
     if target.silent_layer is not None:
         act = net.activations[target.silent_layer]
@@ -84,10 +152,5 @@ def match(
             f"layer {target.silent_layer + 1} ({act}) has E[σ'] = E[σ''] = 0: the kernel is asymptotically a "
             "multiple of the identity and there is nothing to match"
         )
-        return infeasible(target, method, objective, reason)
-    if method == "layerwise":
-        return match_layerwise(target, objective)
-    if method == "tight":
-        return match_tight(target, objective)
-    n_starts = check_integer(n_starts, "n_starts", low=1)
-    return match_paper(target, objective, n_starts=n_starts, seed=check_integer(seed, "seed", low=0))
+        return infeasible(target, method, objective, reason, levels=chosen.levels)
+    return _DISPATCH[method](_Request(target, objective, chosen, n_starts, seed, rows, sizes))

@@ -5,7 +5,7 @@ units of the argument's standard deviation λ. With Δ the jumps of q, q̄ its m
 
     S1 = Σ Δ_j φ(r_j),   S2 = Σ Δ_j r_j φ(r_j),   Sg = ½ Σ Δ_j (q_j + q_{j-1} − 2 q̄) r_j φ(r_j),   V = Var q
 
-give h1 = a S1/λ, h2 = a S2/λ², g = a² Sg/λ², τ² = a² V.
+give h1 = a S1/λ, h2 = a S2/λ², g = a² Sg/λ², τ² = a² V. Any number of levels k has k − 1 thresholds.
 """
 
 import math
@@ -21,6 +21,7 @@ from rmtntk._jit import steps
 from rmtntk._typing import FloatArray
 from rmtntk.activations import Activation, step
 from rmtntk.coefficients import Coefficients, alpha_beta, coefficients
+from rmtntk.matching.bounds import least_ridge
 from rmtntk.network import Network, layer_scales
 
 __all__ = [
@@ -41,10 +42,6 @@ Objective = Literal["ck", "ntk", "both"]
 
 # Shapes with two thresholds; {0,1,0} and {0,1,2} are these up to sign and a constant, which centring removes.
 SHAPES: tuple[tuple[float, ...], ...] = ((-1.0, 0.0, 1.0), (1.0, 0.0, 1.0))
-
-# Least V/S1² of any function with three values: 1/(1 − D), D the distortion of the Lloyd–Max quantiser, whose
-# threshold t solves t Φ(−t) = φ(t)/2.
-LLOYD_MAX_THRESHOLD = 0.6120031809624807
 
 
 class StepSums(NamedTuple):
@@ -117,7 +114,8 @@ class Match:
         (c' − c)/α1: how much larger the implicit ridge c I of the ternary network is, in units of the
         linear coefficient (of α2 or α3 where α1 = 0).
     excess_bound : float
-        No three-level network with these coefficients has a smaller excess than this.
+        Proven: no network of steps with as many levels (consecutive pieces, of any heights) and these coefficients has
+        a smaller excess (:mod:`rmtntk.matching.bounds`). Rounding aside, of the order of 1e-12.
     feasible : bool
         Whether the residual is below 1e-10; for "paper", whether it and the misfit of the algorithm's own equations
         are below 1e-6.
@@ -131,6 +129,8 @@ class Match:
         What the excess is in units of: α1, or the larger of α2 and α3 where α1 = 0.
     coefficients, target : Coefficients
         Of the step network (None if nothing was found) and of the dense one.
+    risk : float, optional
+        What ``method="data"`` minimises; None for the others.
     """
 
     activations: tuple[Activation, ...]
@@ -145,16 +145,22 @@ class Match:
     unit: float
     coefficients: Coefficients | None = field(repr=False)
     target: Coefficients = field(repr=False)
+    risk: float | None = None
+
+    @property
+    def gap(self) -> float:
+        """Excess less its bound: the answer is within this of the best there is (where it is feasible)."""
+        return self.excess - self.excess_bound
 
 
 FEASIBLE_RESIDUAL = 1e-10
 
 
 def evaluate(r: FloatArray, shape: tuple[float, ...]) -> StepSums:
-    """S1, S2, Sg, V for thresholds of shape (..., 2) and a three-level shape."""
-    points = np.ascontiguousarray(r, dtype=np.float64).reshape(-1, 2)
+    """S1, S2, Sg, V for thresholds of shape (..., k − 1) and a shape of k levels."""
+    points = np.ascontiguousarray(r, dtype=np.float64).reshape(-1, len(shape) - 1)
     out = np.empty((len(points), 4))
-    steps.step_sums_table(points, np.array(shape), out)
+    steps.sums_table(points, np.array(shape, dtype=np.float64), out)
     fields = out.T.reshape(4, *np.shape(r)[:-1])
     return StepSums(*(field if field.ndim else float(field) for field in fields))
 
@@ -211,26 +217,39 @@ def build(target: Target, layers: list[Layer]) -> tuple[Activation, ...]:
     return tuple(activations)
 
 
-def excess_bound(target: Target) -> float:
-    r"""Lower bound of (c' − c)/α1 over all three-level networks with the target's coefficients.
+def excess_bound(target: Target, levels: int, objective: Objective) -> float:
+    r"""Lower bound of (c' − c)/α1 over all networks of `levels`-piece steps with the target's coefficients.
 
-    The larger of two bounds of c'/α1: by Bessel's inequality layer by layer, c' ≥ τ_0⁴ α3; and a function of
-    three values keeps at most 1/q of the variance linear, q = 1.2349 (Lloyd–Max), so τ_L² ≥ q^L τ_0² α1.
+    With α1 = 0 there is a layer with S1 = 0, and τ_L² ≥ 2 τ_0⁴ α3/(Z u^{L−1}) with Z and u the greatest z and u.
     """
     row = target.alpha
     if target.unit == 0.0:
         return -math.inf
     c = target.coefficients.shift("ck")
-    bessel = target.tau0**4 * row[2]
-    sums = evaluate(np.array([-LLOYD_MAX_THRESHOLD, LLOYD_MAX_THRESHOLD]), SHAPES[0])
-    quantiser = float(sums.v) / float(sums.s1) ** 2
-    lloyd = target.tau0**2 * row[0] * (quantiser**target.depth - 1.0)
-    return float((max(bessel, lloyd) - c) / target.unit)
+    if row[0] == 0.0:
+        ridge = least_ridge(levels).even(target.depth) * target.tau0**4 * row[2]
+        return float((ridge - c) / target.unit)
+    depth = target.depth
+    options = []
+    if objective in ("ck", "both"):
+        # α3/α1 τ_0² = Σ ½ s_l p_{l−1}, s = S2²/S1², p the product of the u's
+        options.append((target.tau0**2 * row[2] / row[0], [0.5] * depth))
+    if objective in ("ntk", "both"):
+        weights = [0.5 * (depth - k) + k + 1.0 for k in range(depth)]
+        options.append(((depth + 1.0) * target.tau0**2 * target.beta[2] / target.beta[0], weights))
+    inflation = max(least_ridge(levels).network(total, weights) for total, weights in options)
+    return float((target.tau0**2 * row[0] * (inflation - 1.0) - c) / target.unit)
 
 
-def finish(target: Target, layers: list[Layer], method: str, objective: Objective) -> Match:
-    """Measure a solution with the network's own coefficients and describe it."""
+def finish(
+    target: Target, layers: list[Layer], method: str, objective: Objective, *, levels: int | None = None
+) -> Match:
+    """Measure a solution with the network's own coefficients and describe it.
+
+    `levels` is that of the family, for the bound; the most any layer has if not given.
+    """
     activations = build(target, layers)
+    levels = levels or max(len(layer.shape) for layer in layers)
     table = coefficients(target.net.with_activations(activations), target.tau0)
     rows = []
     if objective in ("ck", "both"):
@@ -238,17 +257,19 @@ def finish(target: Target, layers: list[Layer], method: str, objective: Objectiv
     if objective in ("ntk", "both"):
         rows.append((table.beta[-1], target.beta))
     residual = max(residual_of(row, goal) for row, goal in rows)
-    excess = (table.shift("ck") - target.coefficients.shift("ck")) / target.unit
+    excess = float((table.shift("ck") - target.coefficients.shift("ck")) / target.unit)
     feasible = bool(residual <= FEASIBLE_RESIDUAL)
+    bound = excess_bound(target, levels, objective)
     if feasible:
         message = (
             f"all coefficients agree to {residual:.1e}; "
-            f"the implicit ridge is larger by {excess:.3g} × {'α1' if target.alpha[0] > 0.0 else 'max(α2, α3)'}"
+            f"the implicit ridge is larger by {excess:.3g} × {'α1' if target.alpha[0] > 0.0 else 'max(α2, α3)'}, "
+            f"at least {bound:.3g} with {levels} levels"
         )
     else:
         message = f"the coefficients differ by {residual:.3g} (relative)"
     return Match(
-        activations, residual, float(excess), excess_bound(target), feasible,
+        activations, residual, excess, bound, feasible,
         message, method, objective, target.tau0, target.unit, table, target.coefficients,
     )  # fmt: skip
 
@@ -261,9 +282,10 @@ def quiet_search() -> Iterator[None]:
         yield
 
 
-def infeasible(target: Target, method: str, objective: Objective, reason: str) -> Match:
+def infeasible(target: Target, method: str, objective: Objective, reason: str, *, levels: int = 3) -> Match:
     """Return the answer that there is none."""
+    bound = excess_bound(target, levels, objective) if target.silent_layer is None else -math.inf
     return Match(
-        (), math.inf, math.inf, excess_bound(target), False, reason, method, objective, target.tau0, target.unit, None,
+        (), math.inf, math.inf, bound, False, reason, method, objective, target.tau0, target.unit, None,
         target.coefficients,
     )  # fmt: skip

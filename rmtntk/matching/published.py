@@ -40,7 +40,7 @@ def match_paper(target: Target, objective: Objective, *, n_starts: int, seed: in
         activations.append(found[0])
         misfits.append(found[1])
     worst = max(misfits, default=math.inf)
-    bound = excess_bound(target)
+    bound = excess_bound(target, 5, objective)  # five pieces in the last layer
     if len(activations) < target.depth:
         return Match(
             (), math.inf, math.inf, bound, False,

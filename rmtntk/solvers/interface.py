@@ -15,8 +15,8 @@ from rmtntk._typing import FloatArray
 from rmtntk._validation import check_array, check_choice, check_integer, check_real
 from rmtntk.errors import ConvergenceError
 from rmtntk.operator import Equivalent
-from rmtntk.solvers.eigen import constant_parts, dense_pairs, gram_pairs
-from rmtntk.solvers.krylov import block_lanczos
+from rmtntk.solvers.eigen import constant_parts, dense_pairs, gram_pairs, lanczos_start
+from rmtntk.solvers.krylov import block_lanczos, block_width
 from rmtntk.solvers.lowrank import Woodbury, low_rank
 from rmtntk.solvers.product import Product
 from rmtntk.solvers.ridge import Dense, RidgeSolution, conjugate, refined
@@ -113,8 +113,9 @@ def eigenpairs(
     eigenvalues close to each other are determined as a subspace only, as always.
     Method "dense" for n ≤ 1024 or where n is less than p: n³ operations.
     Method "lanczos" elsewhere: block Lanczos, as many products as the gaps between eigenvalues ask for, in O(20 k n)
-    memory. At the edge of a bulk they are many (46 where outliers need 10): ask for the outliers only, or take a larger
-    `tol`; the values' errors are about tol² over the relative gap to the rest.
+    memory, from the vectors of the nearest kernel of the theorem's form where p is below 100 k (n p² operations). At
+    the edge of a bulk they are many: ask for the outliers only, or take a larger `tol`; the values' errors are about
+    tol² over the relative gap to the rest.
     """
     kernel = _check_operator(operator, "eigenpairs")
     n, p = kernel.rows.shape
@@ -133,7 +134,8 @@ def eigenpairs(
     elif method == "dense":
         found = dense_pairs(kernel, k, which)
     else:
-        found = block_lanczos(Product(kernel), n, k, which, tol, maxiter)
+        start = lanczos_start(kernel, k, block_width(n, k), which)
+        found = block_lanczos(Product(kernel), n, k, which, tol, maxiter, start)
     order = np.argsort(-found.values, kind="stable")
     values, vectors, residuals = found.values[order], found.vectors[:, order], found.residuals[order]
     limit = tol * float(np.abs(values).max())

@@ -8,7 +8,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from rmtntk._typing import FloatArray
 
-__all__ = ["CgResult", "Ritz", "block_cg", "block_lanczos"]
+__all__ = ["CgResult", "Ritz", "block_cg", "block_lanczos", "block_width"]
 
 _BASIS = 8  # blocks between restarts
 
@@ -82,15 +82,23 @@ class Ritz(NamedTuple):
     converged: bool
 
 
-def block_lanczos(apply: Apply, n: int, k: int, which: str, tol: float, maxiter: int) -> Ritz:
+def block_width(n: int, k: int) -> int:
+    """Vectors in a block for k eigenpairs."""
+    return min(n, k + max(4, k // 4))
+
+
+def block_lanczos(
+    apply: Apply, n: int, k: int, which: str, tol: float, maxiter: int, start: FloatArray | None = None
+) -> Ritz:
     """Leading k eigenpairs of a symmetric operator, residuals at most `tol` times the largest absolute Ritz value.
 
     Block Lanczos with full orthogonalisation and thick restarts (Wu and Simon, SIAM J. Matrix Anal. Appl. 22 (2000)
-    602), Rayleigh–Ritz on the stored products, so that the residuals are those of the operator. The start is fixed.
+    602), Rayleigh–Ritz on the stored products, so that the residuals are those of the operator. `start`, shape
+    (n, :func:`block_width`), is fixed random numbers if not given.
     """
-    width = min(n, k + max(4, k // 4))
+    width = block_width(n, k)
     most = min(n, _BASIS * width)
-    block = np.linalg.qr(np.random.default_rng(0).standard_normal((n, width)))[0]
+    block = np.linalg.qr(np.random.default_rng(0).standard_normal((n, width)) if start is None else start)[0]
     basis, images = np.empty((n, 0)), np.empty((n, 0))
     n_iter = 0
     while True:

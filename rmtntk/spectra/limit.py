@@ -18,16 +18,18 @@ from rmtntk._validation import check_array, check_choice, check_integer
 from rmtntk.coefficients import Coefficients, coefficients
 from rmtntk.errors import InfiniteDiagonalError
 from rmtntk.mixture import GaussianMixture
+from rmtntk.moments import has_jump
 from rmtntk.network import Network
 from rmtntk.spectra.figure import draw_spectrum
 from rmtntk.spectra.norm_law import NormLaw
 from rmtntk.spectra.spikes import Spiked, find_outliers
 from rmtntk.stieltjes import Bulk
 
-__all__ = ["Kind", "LimitingSpectrum", "check_arguments", "kernel_numbers", "limiting_spectrum"]
+__all__ = ["Kind", "LimitingSpectrum", "check_arguments", "kernel_numbers", "limiting_spectrum", "over", "size_of"]
 
 Kind = Literal["ck", "ntk"]
 
+_LOW, _HIGH = 1e-70, 1e70  # of τ_l and weight_std: coefficients are made of their fourth powers
 _ZERO = 1e-14  # c1 τ_0² below this share of the diagonal is the rounding of an even activation's E[σ'] = 0
 
 
@@ -198,7 +200,7 @@ def limiting_spectrum(
     InfiniteDiagonalError
         If `kind` is "ntk" and an activation jumps.
     ValueError
-        If the kernel has a constant part, or an argument is outside its domain.
+        If the kernel has a constant part or a size beyond float64, or an argument is outside its domain.
     ConvergenceError
         If the bulk equation or the search for an outlier does not settle.
 
@@ -232,7 +234,8 @@ def limiting_spectrum(
     seen, table, constants, shift = kernel_numbers(net, mixture, kind)
     counts = mixture.weights * n
     bulk = None if constants[0] == 0.0 else Bulk(seen.covariances, counts, seen.n_features)
-    spiked = Spiked.of(seen, counts, bulk, constants)
+    unit = size_of(table, constants, shift)
+    spiked = Spiked.of(seen, counts, bulk, over(constants, unit))
     found = find_outliers(spiked, stratified=stratified)
     if bulk is None:
         edges, atoms = np.zeros((0, 2)), [(shift, 1.0)]
@@ -242,9 +245,9 @@ def limiting_spectrum(
     return LimitingSpectrum(
         edges=edges,
         atoms=atoms,
-        outliers=shift + spiked.slope * found.zeta,
+        outliers=shift + unit * spiked.slope * found.zeta,
         alignments=found.alignments,
-        spread=np.sqrt(found.variance),
+        spread=unit * np.sqrt(found.variance),
         multiplicity=found.multiplicity,
         coefficients=table,
         kind=kind,
@@ -281,7 +284,21 @@ def kernel_numbers(
             classes=mixture.classes,
             trace_products=mixture.trace_products / p**2,
         )
-    table = coefficients(net, seen.tau0 if net.tau0 is None else net.tau0)
+    tau0 = seen.tau0 if net.tau0 is None else net.tau0
+    if not _LOW <= tau0 <= _HIGH:
+        raise ValueError(f"`mixture` must have norms whose fourth powers fit float64, got {tau0:.3g}: rescale it")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            table = coefficients(net, tau0)
+    except OverflowError:
+        table = None
+    if table is None or not _usable(net, table, kind):
+        sizes = "overflow" if table is None else f"tau_l = {', '.join(f'{tau:.3g}' for tau in table.tau)}"
+        raise ValueError(
+            f"`net` must have layers whose scales' fourth powers fit float64, got {sizes} with weight_std = "
+            f"{net.weight_std:.3g}: rescale weights, activations or data"
+        )
+    jumps = kind == "ntk" and any(map(has_jump, net.activations))
     if table.has_offset:
         raise ValueError(
             "`net` must be centred and without biases (or odd): otherwise its kernel has a constant part, an "
@@ -290,10 +307,27 @@ def kernel_numbers(
         )
     c1, c2, c3 = table.linear(kind)
     shift = table.shift(kind)
-    if not np.isfinite(shift):
+    if jumps:
         raise InfiniteDiagonalError(
             "the NTK of a network with jumps (steps, sign, heaviside) has an infinite diagonal and no limiting "
             "spectrum: use kind='ck'"
         )
     total = shift + c1 * table.tau[0] ** 2
     return seen, table, (0.0 if c1 * table.tau[0] ** 2 <= _ZERO * total else c1, c2, c3), shift
+
+
+def _usable(net: Network, table: Coefficients, kind: Kind) -> bool:
+    """Whether nothing the coefficients are made of has left float64's range, silently if it was downwards."""
+    scales = np.array([*table.tau, net.weight_std])
+    finite = np.isfinite([*table.linear(kind), *table.offset(kind)]).all()
+    return bool(finite and (scales >= _LOW).all() and (scales <= _HIGH).all())
+
+
+def size_of(table: Coefficients, constants: tuple[float, float, float], shift: float) -> float:
+    """Power of 2 next to the diagonal: dividing by it loses no digits, and squares then fit float64."""
+    return float(2.0 ** np.frexp(shift + constants[0] * float(table.tau[0]) ** 2)[1])
+
+
+def over(constants: tuple[float, float, float], unit: float) -> tuple[float, float, float]:
+    """(c1, c2, c3)/unit."""
+    return constants[0] / unit, constants[1] / unit, constants[2] / unit

@@ -189,7 +189,7 @@ class NormLaw:
         for _ in range(12):
             image, jacobian = self._step(z[live], state[live])
             gap = image - state[live]
-            size = np.abs(gap).max(axis=1) / np.abs(image).max(axis=1)
+            size = _relative(gap, image)
             move = np.linalg.solve(np.eye(2 * k) - jacobian, gap[:, :, None])[:, :, 0]
             new = state[live] + move
             # where Newton leaves the upper half plane, a damped step of the iteration, which cannot
@@ -201,12 +201,18 @@ class NormLaw:
                 return state
         for _ in range(20000):
             image, _ = self._step(z[live], state[live])
-            size = np.abs(image - state[live]).max(axis=1) / np.abs(image).max(axis=1)
+            size = _relative(image - state[live], image)
             state[live] = 0.5 * (state[live] + image)
             live = live[size > 1e-7]
             if not len(live):
                 return state
         raise ConvergenceError("the finite-size equation did not settle: take finite_size=False", float(size.max()))
+
+
+def _relative(gap: AnyArray, image: AnyArray) -> FloatArray:
+    """Largest relative change of θ and of q̄, which have different units."""
+    shape = (len(image), 2, -1)
+    return np.asarray((np.abs(gap.reshape(shape)).max(axis=2) / np.abs(image.reshape(shape)).max(axis=2)).max(axis=1))
 
 
 def _along(net: Network, kind: Literal["ck", "ntk"], norms: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -10,7 +10,7 @@ from rmtntk._typing import FloatArray
 from rmtntk._validation import check_choice
 from rmtntk.mixture import GaussianMixture
 from rmtntk.network import Network
-from rmtntk.spectra.limit import Kind, check_arguments, kernel_numbers
+from rmtntk.spectra.limit import Kind, check_arguments, kernel_numbers, over, size_of
 from rmtntk.spectra.spikes import EdgeCount, Spiked, edge_counts
 from rmtntk.stieltjes import Bulk
 
@@ -100,9 +100,10 @@ def visibility_threshold(
     """
     n = check_arguments(net, mixture, n, kind)
     check_choice(what, "what", ("means", "covariances"))
-    seen, _, constants, shift = kernel_numbers(net, mixture, kind)
+    seen, table, constants, shift = kernel_numbers(net, mixture, kind)
+    scaled = over(constants, size_of(table, constants, shift))
     counts = mixture.weights * n
-    count, grid, reason = (_means if what == "means" else _covariances)(seen, counts, constants)
+    count, grid, reason = (_means if what == "means" else _covariances)(seen, counts, scaled)
     if reason:
         return Threshold(False, None, None, None, count(0.0)[0], 0.0, reason)
     low = float(grid[0])

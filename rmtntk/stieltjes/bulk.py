@@ -15,86 +15,24 @@ Silverstein and Choi (1995), Analysis of the limiting spectral distribution of l
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rmtntk._typing import AnyArray, FloatArray
-from rmtntk._validation import check_array, check_integer, check_real, check_square
+from rmtntk._validation import check_array, check_real
 from rmtntk.errors import ConvergenceError
 from rmtntk.mixture import GaussianMixture
-from rmtntk.stieltjes.noise import DenseSpectrum, JointSpectrum, Spectrum, common_basis, linked_classes
-from rmtntk.stieltjes.rank import generic_rank
-from rmtntk.stieltjes.solver import Core, attempt, below_zero, land, real_newton
-from rmtntk.stieltjes.table import Interval, support
+from rmtntk.stieltjes.ensemble import Ensemble, Part
+from rmtntk.stieltjes.point import Point, check_point, conjugate
+from rmtntk.stieltjes.solver import attempt, below_zero, land, real_newton
+from rmtntk.stieltjes.table import Interval
 
 __all__ = ["Bulk", "Point"]
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
-    """Solution of the bulk equation at one ζ; made by :meth:`Bulk.solve`.
-
-    Attributes
-    ----------
-    zeta : complex or float
-        Where.
-    delta : ndarray, shape (K,)
-        δ_a = tr(C_a Q̃)/p; real where ζ is real and outside the support, else complex. Infinite at ζ = 0.
-    q : ndarray, shape (K,)
-        Limits of the diagonal of (G − ζ)^{-1} on each class.
-    loads : ndarray, shape (K,)
-        (n_a/p)/(1 + δ_a).
-    m : complex or float
-        Σ (n_a/n) q_a, the Stieltjes transform of G's spectrum.
-    inside : bool
-        Whether ζ is real and in the support, where everything is the limit from above.
-    residual : float
-        max |1 + ζ q_a (1 + δ_a)| with δ evaluated at q.
-    m_slope : complex or float
-        dm/dζ.
-    """
-
-    zeta: complex | float
-    delta: AnyArray
-    q: AnyArray
-    loads: AnyArray
-    m: complex | float
-    inside: bool
-    residual: float
-    delta_slope: AnyArray
-    q_slope: AnyArray
-    m_slope: complex | float
-
-    def derivative(self) -> tuple[AnyArray, AnyArray]:
-        """dδ/dζ and dq/dζ, each of shape (K,); they are infinite at an edge of the support."""
-        return self.delta_slope, self.q_slope
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Classes linked to each other, and what G's block of their rows looks like near zero."""
-
-    index: AnyArray
-    core: Core
-    scale: float
-    rank: float
-    hard: bool
-
-    @property
-    def atom(self) -> float:
-        """Share of zero eigenvalues among the rows."""
-        return max(0.0, 1.0 - self.rank / float(self.core.gamma.sum()))
-
-    @cached_property
-    def intervals(self) -> list[Interval]:
-        """The support in units of `scale`, with tables."""
-        return support(self.core, self.atom, self.hard)
-
-
-@dataclass(frozen=True, eq=False)
-class Bulk:
+@dataclass(frozen=True, eq=False, init=False)
+class Bulk(Ensemble):
     r"""Limiting spectrum of G = Z Zᵀ with n_a rows z_i ~ N(0, C_a/p) of each class.
 
     Parameters
@@ -122,32 +60,6 @@ class Bulk:
     All is invariant under a change of units. Classes whose covariances have orthogonal ranges are solved apart.
     """
 
-    covariances: FloatArray
-    counts: FloatArray
-    n: float
-    p: int
-
-    def __init__(self, covariances: ArrayLike, counts: ArrayLike, n_features: int) -> None:
-        p = check_integer(n_features, "n_features", low=1)
-        cov = check_array(covariances, "covariances", max(1, min(3, np.ndim(covariances))))
-        k = len(cov)
-        if cov.shape not in ((k,), (k, p), (k, p, p)):
-            raise ValueError(
-                f"`covariances` must have shape (K,), (K, {p}) or (K, {p}, {p}) for {p} features, got {cov.shape}"
-            )
-        number = check_array(counts, "counts", 1)
-        if number.shape != (k,) or (number <= 0.0).any():
-            raise ValueError(f"`counts` must be {k} positive numbers, one per covariance, got {number.tolist()}")
-        if cov.ndim < 3 and (cov < 0.0).any():
-            raise ValueError(f"`covariances` must not be negative, got an entry {cov.min():g}")
-        for a in range(k if cov.ndim == 3 else 0):
-            check_square(cov[a], f"covariances[{a}]")
-        values = {"covariances": cov, "counts": number, "n": float(number.sum()), "p": p}
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        if cov.ndim == 3 and self._basis is None:
-            _check_semidefinite(cov)
-
     @classmethod
     def from_mixture(cls, mixture: GaussianMixture, n: float) -> "Bulk":
         """Of n samples of a mixture, n_a = weights_a n, without its means.
@@ -163,51 +75,6 @@ class Bulk:
             raise TypeError(f"`mixture` must be a GaussianMixture, got {mixture!r}")
         size = check_real(n, "n", low=0.0, open_low=True)
         return cls(mixture.covariances, mixture.weights * size, mixture.n_features)
-
-    # structure ---------------------------------------------------------------------------------------------------
-
-    @property
-    def n_classes(self) -> int:
-        """K."""
-        return len(self.counts)
-
-    @cached_property
-    def _basis(self) -> tuple[FloatArray, FloatArray] | None:
-        """Common eigenvectors and eigenvalues of full covariances, None if there are none."""
-        if self.covariances.ndim < 3:
-            return None
-        found = common_basis(np.asarray(0.5 * (self.covariances + np.swapaxes(self.covariances, 1, 2))))
-        if found is not None and (found[1] < 0.0).any():
-            _check_semidefinite(self.covariances)
-        return found
-
-    @cached_property
-    def _spectrum(self) -> Spectrum:
-        if self.covariances.ndim == 1:
-            return JointSpectrum.of(self.covariances[:, None], 1.0)
-        if self.covariances.ndim == 2:
-            return JointSpectrum.of(self.covariances, self.p)
-        if self._basis is not None:
-            return JointSpectrum.of(self._basis[1], self.p)
-        return DenseSpectrum(np.asarray(0.5 * (self.covariances + np.swapaxes(self.covariances, 1, 2))))
-
-    @cached_property
-    def _parts(self) -> list[_Part]:
-        parts = []
-        for group in linked_classes(self._spectrum):
-            index = np.array(group)
-            spectrum = self._spectrum.classes(index)
-            scale = float(spectrum.largest.max())
-            spectrum = spectrum.scaled(1.0 / scale)
-            gamma = self.counts[index] / self.p
-            parts.append(_Part(index, Core(spectrum, gamma), scale, *generic_rank(spectrum, gamma)))
-        return parts
-
-    @property
-    def atom(self) -> float:
-        """Mass of the eigenvalue 0: 1 − rank(Z)/n in the limit, 1 − p/n if p < n and no covariance is singular."""
-        rank = sum(part.rank for part in self._parts)
-        return float(max(0.0, 1.0 - rank * self.p / self.n))
 
     # solutions ---------------------------------------------------------------------------------------------------
 
@@ -239,15 +106,20 @@ class Bulk:
         Im q_a > 0, or ζ real and the derivative of the fixed-point map of spectral radius below 1; each implies that no
         other solution has either. Relative error a few eps, over the distance to the nearest edge to the power ½.
         """
-        z = _check_point(zeta, "zeta")
+        z = check_point(zeta, "zeta")
         if z.imag < 0.0:
-            return _conjugate(self.solve(z.conjugate(), None if start is None else _conjugate(start)))
+            return conjugate(self.solve(z.conjugate(), None if start is None else conjugate(start)))
         if z == 0.0 and (self.atom > 0.0 or len(self._zero) or any(part.hard for part in self._parts)):
             raise ValueError("`zeta` must not be 0: it is an eigenvalue of G in the limit, or an edge where q diverges")
-        solutions = [self._solve_part(part, z, start) for part in self._parts]
+        solutions = []
+        for part in self._parts:
+            try:
+                solutions.append(self._solve_part(part, z, start))
+            except ConvergenceError as error:
+                raise part.advised(error) from error
         return self._point(z, solutions)
 
-    def _solve_part(self, part: _Part, zeta: complex, start: Point | None) -> AnyArray:
+    def _solve_part(self, part: Part, zeta: complex, start: Point | None) -> AnyArray:
         core, z = part.core, zeta / part.scale
         if start is not None:
             guess = np.asarray(start.q[part.index]) * part.scale
@@ -269,11 +141,6 @@ class Bulk:
         if z.imag == 0.0 and z.real < 0.0:
             return below_zero(core, np.array([-z.real]))[0]
         return land(core, np.array([z]))[0]
-
-    @property
-    def _zero(self) -> AnyArray:
-        """Classes of zero covariance."""
-        return np.setdiff1d(np.arange(self.n_classes), np.concatenate([[], *(part.index for part in self._parts)]))
 
     def _point(self, zeta: complex, solutions: list[AnyArray]) -> Point:
         real = zeta.imag == 0.0
@@ -362,7 +229,7 @@ class Bulk:
                 out[np.ix_(np.flatnonzero(flat == 0.0), part.index)] = np.inf
         return out.reshape(*points.shape, self.n_classes)
 
-    def _imaginary(self, part: _Part, interval: Interval, x: FloatArray) -> FloatArray:
+    def _imaginary(self, part: Part, interval: Interval, x: FloatArray) -> FloatArray:
         theta = interval.theta(x)
         values, rough = interval.lookup(theta)
         values /= interval.lift(theta)[:, None]
@@ -429,21 +296,6 @@ class Bulk:
 
     # the resolvent Q̃ ---------------------------------------------------------------------------------------------
 
-    def _combine(self, weights: AnyArray, shift: complex | float, block: AnyArray, *, invert: bool) -> AnyArray:
-        """(Σ w_b C_b + shift I) M or its inverse times M."""
-        if self.covariances.ndim == 3 and self._basis is None:
-            matrix = np.tensordot(weights, self.covariances, axes=(0, 0))
-            matrix[np.diag_indices_from(matrix)] += shift
-            return np.asarray(np.linalg.solve(matrix, block) if invert else matrix @ block)
-        if self.covariances.ndim == 3 and self._basis is not None:
-            basis, values = self._basis
-            diagonal = (weights @ values + shift)[:, None]
-            inner = basis.T @ block
-            return np.asarray(basis @ (inner / diagonal if invert else inner * diagonal))
-        diagonal = weights @ self.covariances + shift
-        diagonal = diagonal[:, None] if np.ndim(diagonal) else diagonal
-        return np.asarray(block / diagonal if invert else block * diagonal)
-
     def _rows(self, block: ArrayLike, name: str) -> FloatArray:
         matrix = check_array(block, name, 2)
         if len(matrix) != self.p:
@@ -505,34 +357,3 @@ class Bulk:
             _, s = part.core.terms(point.q[part.index][None, :] * part.scale)
             out[np.ix_(part.index, part.index)] = s[0] * (part.scale / point.zeta) ** 2
         return out
-
-
-def _check_point(zeta: Any, name: str) -> complex:
-    if isinstance(zeta, bool | np.bool_) or np.ndim(zeta) != 0 or not np.issubdtype(np.asarray(zeta).dtype, np.number):
-        raise TypeError(f"`{name}` must be a real or complex number, got {zeta!r}")
-    value = complex(zeta)
-    if not np.isfinite(value):
-        raise ValueError(f"`{name}` must be finite, got {zeta!r}")
-    return value
-
-
-def _check_semidefinite(cov: FloatArray) -> None:
-    for a, matrix in enumerate(cov):
-        values = np.linalg.eigvalsh(matrix)
-        if values[0] < -1e-10 * max(values[-1], 0.0) or values[-1] < 0.0:
-            raise ValueError(f"`covariances[{a}]` must be positive semi-definite, got an eigenvalue {values[0]:.3g}")
-
-
-def _conjugate(point: Point) -> Point:
-    return Point(
-        zeta=np.conj(point.zeta).item(),
-        delta=np.conj(point.delta),
-        q=np.conj(point.q),
-        loads=np.conj(point.loads),
-        m=np.conj(point.m).item(),
-        inside=point.inside,
-        residual=point.residual,
-        delta_slope=np.conj(point.delta_slope),
-        q_slope=np.conj(point.q_slope),
-        m_slope=np.conj(point.m_slope).item(),
-    )

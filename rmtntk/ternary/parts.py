@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from rmtntk._typing import FloatArray
+from rmtntk.integer import InputQuantiser
 
-__all__ = ["Preprocessing"]
+__all__ = ["InputQuantiser", "Preprocessing"]
 
 
 class Preprocessing(NamedTuple):

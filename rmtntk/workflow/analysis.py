@@ -1,6 +1,7 @@
 """Kernels, equivalents and spectra of given data: what the commands of these names compute."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from rmtntk._typing import AnyArray, FloatArray
 from rmtntk._validation import check_choice, check_integer, check_labels
 from rmtntk.data import Scaling, load
 from rmtntk.equivalents import equivalent, operator_norm
-from rmtntk.errors import AssumptionWarning
+from rmtntk.errors import AssumptionWarning, ConvergenceError
 from rmtntk.explain import explain
 from rmtntk.kernels import ck, ntk
 from rmtntk.mixture import GaussianMixture
@@ -25,6 +26,7 @@ __all__ = [
     "EquivalentOptions",
     "KernelOptions",
     "SpectrumOptions",
+    "forms",
     "run_equivalent",
     "run_kernel",
     "run_spectrum",
@@ -32,13 +34,19 @@ __all__ = [
 
 Kind = Literal["ck", "ntk"]
 _LEADING = 10
-FORMS: dict[str, dict[str, Any]] = {
-    "theorem": {"correction": "none"},
-    "exact diagonal": {"correction": "diagonal"},
-    "class means": {"correction": "second_order", "quadratic": "class_means"},
-    "degree 2": {"correction": "second_order", "degree": 2},
-    "degree 4": {"correction": "second_order", "degree": 4},
-}
+
+
+def forms(degrees: Iterable[int] = (2, 4)) -> dict[str, dict[str, Any]]:
+    """Return the forms of an equivalent by name, as options of :func:`rmtntk.equivalent`."""
+    return {
+        "theorem": {"correction": "none"},
+        "exact diagonal": {"correction": "diagonal"},
+        "class means": {"correction": "second_order", "quadratic": "class_means"},
+        **{f"degree {degree}": {"correction": "second_order", "degree": degree} for degree in degrees},
+    }
+
+
+FORMS = forms()
 
 
 @dataclass(frozen=True)
@@ -144,30 +152,47 @@ def run_kernel(options: KernelOptions, progress: Stages) -> tuple[AnyArray, dict
 
 
 def run_equivalent(options: EquivalentOptions, progress: Stages) -> dict[str, Any]:
-    """Measure every form of the equivalent against the exact kernel of a data set."""
+    """Measure every form of the equivalent against the exact kernel of a data set.
+
+    A form, or the account of the layers, that has no answer for this network and data says why in ``failures``, under
+    its name or "explanation"; the others are not concerned.
+    """
     net = options.validate()
     progress.enter("read data")
     name, x, labels = options.read()
     about = _about(options, name, net, x, labels)
     net = net.with_tau0(about["tau0"])
-    account = explain(net, about["tau0"])
+    failures: dict[str, str] = {}
+    account = None
+    try:
+        account = explain(net, about["tau0"])
+    except (ValueError, ConvergenceError) as error:
+        failures["explanation"] = str(error)
     progress.enter("exact kernel")
     kernel = np.asarray((ck if options.kind == "ck" else ntk)(net, x))
     size = operator_norm(kernel)
     errors, values = {}, {"exact": _leading(kernel)}
     for form, more in FORMS.items():
         progress.enter(form)
-        dense = equivalent(net, x, labels, kind=options.kind, **more).to_dense()
+        try:
+            dense = equivalent(net, x, labels, kind=options.kind, **more).to_dense()
+        except (ValueError, ConvergenceError) as error:
+            failures[form] = str(error)
+            continue
         errors[form] = operator_norm(kernel - dense) / size
         values[form] = _leading(dense)
     progress.leave()
-    c1, c2, c3 = account.coefficients.linear(options.kind)
+    numbers = None
+    if account is not None:
+        c1, c2, c3 = account.coefficients.linear(options.kind)
+        numbers = {"c1": c1, "c2": c2, "c3": c3, "c": account.coefficients.shift(options.kind)}
     return {
         **about,
-        "coefficients": {"c1": c1, "c2": c2, "c3": c3, "c": account.coefficients.shift(options.kind)},
-        "explanation": str(account),
+        "coefficients": numbers,
+        "explanation": None if account is None else str(account),
         "norm": size,
         "errors": errors,
+        "failures": failures,
         "leading_eigenvalues": values,
     }
 

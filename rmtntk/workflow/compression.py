@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,13 +20,15 @@ from rmtntk.kernels import ck
 from rmtntk.matching import METHODS
 from rmtntk.mixture import GaussianMixture
 from rmtntk.network import Network
-from rmtntk.readout import fit_ridge
-from rmtntk.ternary import TernaryNetwork, compress
+from rmtntk.packing import PACKINGS, measure
+from rmtntk.readout import fit_logistic, fit_ridge
+from rmtntk.ternary import TernaryNetwork, compress, input_quantiser
 from rmtntk.workflow.environment import describe_environment
 
 __all__ = ["STAGES", "CompressionOptions", "CompressionResult", "Spectrum", "run_compression"]
 
-STAGES = 6
+STAGES = 8
+_LADDER = (4, 8)  # numbers of levels fitted beside the model, to show what a level is worth
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,13 @@ class CompressionOptions:
     activations: str = "relu,relu,relu"
     widths: tuple[int, ...] = (2000, 2000, 1000)
     sparsity: float = 0.9
-    method: Literal["tight", "layerwise", "paper"] = "tight"
+    method: Literal["tight", "data", "layerwise", "paper"] = "tight"
+    levels: int | None = None
+    spacing: Literal["equal", "free"] = "equal"
+    input_bits: int | None = None
+    readout: Literal["ridge", "logistic"] = "ridge"
+    readout_bits: Literal[8, 2] | None = None
+    packing: Literal["auto", "2bit", "trit", "bitmap", "entropy", "seed"] = "auto"
     test_fraction: float = 0.2
     kernel_samples: int = 1000
     alpha: float | None = None
@@ -49,6 +58,15 @@ class CompressionOptions:
         check_widths(self.widths, len(layers))
         check_real(self.sparsity, "sparsity", low=0.0, high=1.0, open_high=True)
         check_choice(self.method, "method", METHODS)
+        check_choice(self.spacing, "spacing", ("equal", "free"))
+        check_choice(self.readout, "readout", ("ridge", "logistic"))
+        check_choice(self.packing, "packing", ("auto", *PACKINGS))
+        if self.levels is not None:
+            check_integer(self.levels, "levels", low=2, high=8)
+        if self.input_bits is not None:
+            check_integer(self.input_bits, "input_bits", low=1, high=8)
+        if self.readout_bits not in (None, 8, 2):
+            raise ValueError(f"`readout_bits` must be 8, 2 or None, got {self.readout_bits!r}")
         check_real(self.test_fraction, "test_fraction", low=0.0, high=1.0, open_low=True, open_high=True)
         check_integer(self.kernel_samples, "kernel_samples", low=10)
         check_integer(self.seed, "seed", low=0)
@@ -97,23 +115,32 @@ def run_compression(options: CompressionOptions, progress: Stages) -> Compressio
     net = Network(layers).with_tau0(float(np.sqrt((x**2).sum() / len(x))))
 
     progress.enter("match")
-    model = compress(net, x, widths=options.widths, sparsity=options.sparsity, rng=options.seed, method=options.method)
-    if model.match is None:  # compress sets it whenever it matches activations
+    build = partial(
+        compress, net, x, widths=options.widths, sparsity=options.sparsity, rng=options.seed, method=options.method
+    )
+    bare = build(levels=options.levels, spacing=options.spacing)
+    if bare.match is None:  # compress sets it whenever it matches activations
         raise InfeasibleError("no match was made")
 
     progress.enter("check kernels")
-    kernels, spectrum = _check_kernels(net, model, x, train, options)
+    kernels, spectrum = _check_kernels(net, bare, x, train, options)
 
-    accuracy = []
     progress.enter("fit dense network")
-    accuracy.append(_fit_dense(net, options, x, train, x_test, test))
+    fits = _Fits(net, options, scaling, train, test)
+    accuracy = [fits.dense(options.widths, "dense")]
     progress.enter("fit ternary weights")
-    weights_only = compress(
-        net, x, widths=options.widths, sparsity=options.sparsity, rng=options.seed, activations="dense"
-    )
-    accuracy.append(_fit(weights_only, "ternary weights", options, x, train, x_test, test))
+    accuracy.append(fits.ternary(fits.raw(build(activations="dense", method="tight")), "ternary weights"))
     progress.enter("fit ternary network")
-    accuracy.append(_fit(model, "ternary", options, x, train, x_test, test))
+    model = fits.raw(bare)
+    accuracy.append(fits.ternary(model, "ternary"))
+    progress.enter("fit more levels")
+    for count in _LADDER if options.method in ("data", "tight") and options.levels is None else ():
+        other = build(levels=count, method="tight")
+        accuracy.append(fits.ternary(fits.raw(other), f"{count} levels"))
+    progress.enter("fit dense network of the same bytes")
+    accuracy.append(
+        fits.dense(_widths_for(accuracy[2]["stored_bytes"], x.shape[1], options.widths), "dense, same bytes")
+    )
     progress.leave()
 
     report = {
@@ -129,13 +156,13 @@ def run_compression(options: CompressionOptions, progress: Stages) -> Compressio
             "tau0": net.tau0,
         },
         "match": {
-            "method": model.match.method,
-            "objective": model.match.objective,
-            "feasible": model.match.feasible,
-            "residual": model.match.residual,
-            "excess": model.match.excess,
-            "excess_bound": model.match.excess_bound,
-            "message": model.match.message,
+            "method": bare.match.method,
+            "objective": bare.match.objective,
+            "feasible": bare.match.feasible,
+            "residual": bare.match.residual,
+            "excess": bare.match.excess,
+            "excess_bound": bare.match.excess_bound,
+            "message": bare.match.message,
         },
         "layers": _describe_layers(net, model),
         "kernels": kernels,
@@ -143,7 +170,7 @@ def run_compression(options: CompressionOptions, progress: Stages) -> Compressio
         "model": model.report(),
         "seconds": dict(progress.seconds),
     }
-    return CompressionResult(model.with_preprocessing(scaling.mean, scaling.scale), report, spectrum)
+    return CompressionResult(model, report, spectrum)
 
 
 def _describe_layers(net: Network, model: TernaryNetwork) -> list[dict[str, Any]]:
@@ -229,52 +256,74 @@ def _finite_error(model: TernaryNetwork, rows: FloatArray, infinite: FloatArray)
     return spectral_error(infinite, features @ features.T)
 
 
-def _fit_dense(
-    net: Network,
-    options: CompressionOptions,
-    x: FloatArray,
-    train: Dataset,
-    x_test: FloatArray,
-    test: Dataset,
-) -> dict[str, Any]:
-    """Gaussian weights and the network's own activations, at equal width, with the same readout."""
-    names, index = check_labels(train.labels, len(x))
-    network = FiniteNetwork.sample(net, options.widths, x.shape[1], options.seed)
-    features = network.features(x)
-    ridge = fit_ridge(features, np.eye(len(names))[index], options.alpha)
+def _widths_for(stored: int, n_features: int, widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Widths in the same proportion whose float32 weights take about so many bytes."""
 
-    def accuracy(values: FloatArray, labels: Any) -> float:
-        best = (values @ ridge.coefficients + ridge.intercept).argmax(axis=1)
-        return float(np.mean([names[k] == label for k, label in zip(best, labels.tolist(), strict=True)]))
+    def size(factor: float) -> int:
+        scaled = [max(round(factor * width), 1) for width in widths]
+        return 4 * sum(a * b for a, b in zip(scaled, (n_features, *scaled[:-1]), strict=True))
 
-    n_weights = sum(layer.size for layer in network.weights)
-    return {
-        "network": "dense",
-        "train": accuracy(features, train.labels),
-        "test": accuracy(network.features(x_test), test.labels),
-        "alpha": ridge.alpha,
-        "weight_bytes": 4 * n_weights,
-        "note": "float32 Gaussian weights, dense activations",
-    }
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if size(middle) <= stored else (low, middle)
+    return tuple(max(round(low * width), 1) for width in widths)
 
 
-def _fit(
-    model: TernaryNetwork,
-    name: str,
-    options: CompressionOptions,
-    x: FloatArray,
-    train: Dataset,
-    x_test: FloatArray,
-    test: Dataset,
-) -> dict[str, Any]:
-    model.fit(x, train.labels, options.alpha)
-    if model.readout is None:
-        raise RuntimeError("fit left no readout")
-    return {
-        "network": name,
-        "train": model.score(x, train.labels),
-        "test": model.score(x_test, test.labels),
-        "alpha": model.readout.alpha,
-        "weight_bytes": sum(layer.nbytes for layer in model.packed),
-        "note": f"2-bit ternary weights, {'step' if model.is_ternary else 'dense'} activations",
-    }
+@dataclass(frozen=True, eq=False)
+class _Fits:
+    """Fit and score networks on one split; ternary ones take raw data."""
+
+    net: Network
+    options: CompressionOptions
+    scaling: Scaling
+    train: Dataset
+    test: Dataset
+
+    def raw(self, model: TernaryNetwork) -> TernaryNetwork:
+        """Let the model take data as read."""
+        bits = self.options.input_bits
+        quantiser = None if bits is None else input_quantiser(self.train.x, bits)
+        return model.with_preprocessing(self.scaling.mean, self.scaling.scale, quantiser=quantiser)
+
+    def dense(self, widths: tuple[int, ...], name: str) -> dict[str, Any]:
+        """Gaussian weights and the network's own activations, with a readout of the same kind."""
+        x, x_test = self.scaling.transform(self.train.x), self.scaling.transform(self.test.x)
+        names, index = check_labels(self.train.labels, len(x))
+        network = FiniteNetwork.sample(self.net, widths, x.shape[1], self.options.seed)
+        features, targets = network.features(x), np.eye(len(names))[index]
+        fit = fit_ridge if self.options.readout == "ridge" else fit_logistic
+        readout = fit(features, targets, self.options.alpha)
+
+        def accuracy(values: FloatArray, labels: Any) -> float:
+            best = readout.scores(values).argmax(axis=1)
+            return float(np.mean([names[k] == label for k, label in zip(best, labels.tolist(), strict=True)]))
+
+        size = 4 * sum(layer.size for layer in network.weights)
+        return {
+            "network": name,
+            "train": accuracy(features, self.train.labels),
+            "test": accuracy(network.features(x_test), self.test.labels),
+            "alpha": readout.alpha,
+            "weight_bytes": size,
+            "stored_bytes": size,
+            "note": f"float32 Gaussian weights, dense activations, widths {', '.join(map(str, widths))}",
+        }
+
+    def ternary(self, model: TernaryNetwork, name: str) -> dict[str, Any]:
+        """Fit a model on raw data, whatever its activations."""
+        options = self.options
+        model.fit(self.train.x, self.train.labels, options.alpha, readout=options.readout, bits=options.readout_bits)
+        if model.readout is None:
+            raise RuntimeError("fit left no readout")
+        sizes = measure(model.packed)
+        return {
+            "network": name,
+            "train": model.score(self.train.x, self.train.labels),
+            # Test inputs may leave the range that quantised ones were seen in: cut, with a warning that counts them.
+            "test": float((model.predict(self.test.x, out_of_range="clip") == self.test.labels).mean()),
+            "alpha": model.readout.alpha,
+            "weight_bytes": sum(layer.nbytes for layer in model.packed),
+            "stored_bytes": int(sizes["auto"]),
+            "note": f"2-bit ternary weights, {'step' if model.is_ternary else 'dense'} activations",
+        }

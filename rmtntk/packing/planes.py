@@ -1,22 +1,26 @@
-r"""Ternary weights in bits: two bit planes a matrix, and what other packings would cost.
+r"""Ternary weights in memory: two bit planes a matrix.
 
 Weights in {−1, 0, 1} are held as two planes of 64-bit words, one bit a weight each: *nonzero* and *negative*.
 Row k of a matrix occupies whole words; bits past its end are zero.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rmtntk._typing import Seed
-from rmtntk._validation import as_generator, check_integer, check_real
+__all__ = ["WORD", "Masks", "PackedTernary", "assemble", "block_rows", "masks", "pack", "require_weights"]
 
-__all__ = ["PackedTernary", "bits_per_weight", "pack", "sample_ternary"]
-
-WORD = 64
+WORD = 64  # bits
+BLOCK = 1 << 22  # weights in work at a time
+ALIGNED = 40  # a multiple of 8 bits and of 5 trits, so that blocks of rows end at whole bytes
 _LITTLE = np.dtype("<u8")  # the same bits in the same order on every platform, also in files
+
+Masks: TypeAlias = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Where weights are nonzero, and where negative."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,11 @@ class PackedTernary:
             else int(np.abs(self.unpack()).sum())
         )
 
+    @property
+    def n_empty_rows(self) -> int:
+        """Number of rows without any weight: neurons whose value does not depend on the input."""
+        return self.shape[0] - int(np.count_nonzero(self.nonzero.any(axis=1)))
+
     def unpack(self, rows: slice = slice(None)) -> NDArray[np.int8]:
         """Return (a slice of) the rows as int8."""
         return _bits(self.nonzero[rows], self.columns) - 2 * _bits(self.negative[rows], self.columns)
@@ -93,24 +102,49 @@ def pack(weights: ArrayLike) -> PackedTernary:
     return PackedTernary(_plane(array != 0), _plane(array < 0), array.shape[1])
 
 
-def sample_ternary(rows: int, columns: int, sparsity: float, rng: Seed) -> NDArray[np.int8]:
-    """Draw independent weights: 0 with probability `sparsity`, else ±1 with equal probability."""
-    rows = check_integer(rows, "rows", low=1)
-    columns = check_integer(columns, "columns", low=1)
-    sparsity = check_real(sparsity, "sparsity", low=0.0, high=1.0, open_high=True)
-    generator = as_generator(rng)
-    signs = 2 * generator.integers(0, 2, size=(rows, columns), dtype=np.int8) - 1
-    if sparsity > 0.0:
-        signs *= generator.random((rows, columns), dtype=np.float32) >= sparsity
-    return signs.astype(np.int8, copy=False)
+def block_rows(columns: int) -> int:
+    """Return how many rows are in work at a time: a multiple of 40, about four million weights."""
+    return ALIGNED * max(1, BLOCK // (ALIGNED * columns))
 
 
-def bits_per_weight(sparsity: float) -> dict[str, float]:
-    """Bits a weight takes in each packing, for a share `sparsity` of zeros.
+def masks(packed: PackedTernary) -> Iterator[Masks]:
+    """Yield where weights are nonzero and where negative, flat in row-major order, a block of rows at a time."""
+    step = block_rows(packed.columns)
+    for start in range(0, packed.shape[0], step):
+        part = slice(start, start + step)
+        yield (
+            _bits(packed.nonzero[part], packed.columns).view(np.bool_).ravel(),
+            _bits(packed.negative[part], packed.columns).view(np.bool_).ravel(),
+        )
 
-    ``2bit``: two planes; ``trit``: five weights a byte; ``bitmap``: one bit a weight and one a sign;
-    ``entropy``: the Shannon bound no lossless code of independent weights beats.
+
+def assemble(rows: int, columns: int, blocks: Iterable[Masks]) -> PackedTernary:
+    """Invert :func:`masks`: pack blocks of rows, given in order, into a matrix."""
+    words = math.ceil(columns / WORD)
+    nonzero, negative = (np.empty((rows, words), dtype=np.uint64) for _ in range(2))
+    start = 0
+    for at, below in blocks:
+        part = slice(start, start + len(at) // columns)
+        nonzero[part], negative[part] = _plane(at.reshape(-1, columns)), _plane(below.reshape(-1, columns))
+        start = part.stop
+    return PackedTernary(nonzero, negative, columns)
+
+
+def require_weights(packed: PackedTernary, name: str, sparsity: float) -> int:
+    """Return the number of neurons without a weight; raise if no neuron has one.
+
+    A neuron without weights is a constant. It stays, so that widths are what was asked for, and is to be counted
+    in reports; a layer of such neurons passes nothing on.
+
+    Raises
+    ------
+    ValueError
+        If every weight is zero.
     """
-    e = check_real(sparsity, "sparsity", low=0.0, high=1.0)
-    entropy = sum(-q * math.log2(q) for q in (e, 1.0 - e) if q > 0.0) + (1.0 - e)
-    return {"float32": 32.0, "2bit": 2.0, "trit": 1.6, "bitmap": 1.0 + (1.0 - e), "entropy": entropy}
+    empty = packed.n_empty_rows
+    if empty == packed.shape[0]:
+        raise ValueError(
+            f"`sparsity` must leave every layer some weight, got {sparsity:g}, under which {name} of shape "
+            f"{packed.shape} has none: lower it, or widen the layer"
+        )
+    return empty

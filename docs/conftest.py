@@ -1,0 +1,39 @@
+"""Run every Python block of the documentation; names that short fragments take for granted are set here."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+import rmtntk as rn
+
+
+def _names(namespace):
+    generator = np.random.default_rng(0)
+    means = np.zeros((2, 60))
+    means[:, 0] = 3.0, -3.0
+    mixture = rn.GaussianMixture(means, covariances=[1.0, 1.2])
+    (x, labels), (x_test, labels_test) = mixture.sample(120, generator), mixture.sample(40, generator)
+    net = rn.Network(["relu", "relu", "relu"])
+    namespace.update(
+        np=np, rn=rn, x=x, x_train=x, labels=labels, x_test=x_test, labels_test=labels_test, net=net, means=means,
+        covariances=np.array([1.0, 1.2]), y=2.0 * labels - 1.0,
+    )  # fmt: skip
+    namespace["eq"] = rn.equivalent(net, x, correction="second_order")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()],
+    patterns=["*.md"],
+    setup=_names,
+    fixtures=["_folder"],
+).pytest()
