@@ -21,6 +21,7 @@ from rmtntk.errors import (
 )
 from rmtntk.explain import Explanation, explain
 from rmtntk.finite import FiniteNetwork
+from rmtntk.integer import InputQuantiser, OutOfRangeWarning
 from rmtntk.kernels import KernelDiagonals, ck, ck_ntk, kernel_diagonals, nngp, ntk
 from rmtntk.learning import (
     BestRidge,
@@ -39,6 +40,7 @@ from rmtntk.network import Network
 from rmtntk.psd import PsdMargin, psd_margin
 from rmtntk.solvers import Eigenpairs, RidgeSolution, eigenpairs, ridge_solve
 from rmtntk.spectra import LimitingSpectrum, Threshold, limiting_spectrum, visibility_threshold
+from rmtntk.store import KernelMatrix
 from rmtntk.ternary import TernaryNetwork, compress
 
 __all__ = [
@@ -58,8 +60,10 @@ __all__ = [
     "LinearWidthSpectrum", "linear_width_spectrum",
     "LearningCurve", "learning_curve", "BestRidge", "GradientFlow", "gradient_flow", "KernelFlow", "kernel_flow",
     # compression
-    "Match", "match", "TernaryNetwork", "compress", "FiniteNetwork",
+    "Match", "match", "TernaryNetwork", "compress", "FiniteNetwork", "InputQuantiser",
+    # larger than memory
+    "KernelMatrix",
     # errors
     "errors", "AccuracyError", "AssumptionWarning", "ConvergenceError", "InfeasibleError", "InfiniteDiagonalError",
-    "MemoryLimitError", "MissingExtraError", "ModelFileError",
+    "MemoryLimitError", "MissingExtraError", "ModelFileError", "OutOfRangeWarning",
 ]  # fmt: skip

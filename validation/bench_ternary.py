@@ -26,6 +26,7 @@ from rmtntk.packing import pack, sample_ternary
 from rmtntk.ternary.forward import Forward
 from rmtntk.ternary.parts import InputQuantiser, Preprocessing
 
+REST, BUSY = 0.25, 0.1  # seconds
 REPEATS = 7
 STEPS = {
     "{-1,0,1}": [-1.0, 0.0, 1.0],
@@ -36,15 +37,28 @@ STEPS = {
 
 
 def alternate(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Return median and smallest seconds of every call; the calls take turns, after one round to warm up."""
+    """Return median and smallest seconds of every call; the calls take turns, after one round to warm up.
+
+    A turn is a rest, calls for a tenth of a second that do not count, and the mean of calls for another. For a tenth of
+    a second after a product the threads of OpenBLAS go on spinning, and would take a core from whoever comes next.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for k in range(repeats + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
+            time.sleep(REST)
+            _calls(call)
             if k > 0:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(_calls(call))
     return {name: (statistics.median(some), min(some)) for name, some in times.items()}
+
+
+def _calls(call: Callable[[], Any]) -> float:
+    """Mean seconds of a call, over a tenth of a second or one call."""
+    start, count = time.perf_counter(), 0
+    while count == 0 or time.perf_counter() - start < BUSY:
+        call()
+        count += 1
+    return (time.perf_counter() - start) / count
 
 
 def popcount_rate(threads: int, full: bool) -> float:
@@ -163,7 +177,7 @@ def networks(sizes: tuple[int, ...], n: int, seed: int, rates: dict[str, float],
             some = pixels[:50]
             assert (forward.network.codes(some) == forward.network.reference(some)).all()
             label = f"{'-'.join(map(str, sizes))}, {name}, ε = {sparsity:g}"
-            for count, turns in ((n, repeats), (1, 40 * repeats)):
+            for count, turns in ((n, repeats), (1, repeats)):
                 data, plain = pixels[:count], single[:count]
                 calls = {"ours": partial(forward, data), "numpy float32": partial(relu, plain)}
                 times = alternate(calls, turns)
