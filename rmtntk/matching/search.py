@@ -115,7 +115,7 @@ class Problem:
 
     def starts(self, count: int, keep: int, extra: tuple[FloatArray, ...] = ()) -> list[FloatArray]:
         """The `keep` best of `count` points, no two of them close."""
-        points = self._raw(count)
+        points = self.screen(count)
         measured = np.empty((count, 2))
         steps.project_all(points, *self._arrays(), 12, self.reference, measured)
         order = np.lexsort((measured[:, 1], np.where(measured[:, 0] < 1e-6, 0.0, measured[:, 0])))
@@ -127,7 +127,7 @@ class Problem:
                 chosen.append(points[i])
         return chosen
 
-    def _raw(self, count: int) -> FloatArray:
+    def screen(self, count: int) -> FloatArray:
         """The first points of the sequence, (count, n)."""
         points = np.empty((count, self.n))
         primes = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
@@ -150,7 +150,7 @@ class Problem:
 
     def drop_dependent(self) -> None:
         """Forget equations that follow from others: α2/α1 from α3/α1 in one layer, β2/β1 from the α's in two."""
-        points = np.array([self._raw(7)[i] for i in (1, 4, 6)])
+        points = np.array([self.screen(7)[i] for i in (1, 4, 6)])
         kept: list[Equation] = []
         every = self.equations
         for equation in every:

@@ -1,7 +1,8 @@
 r"""Network-level matching: α2/α1 and α3/α1 exact after the last layer, least excess.
 
 The scale of every layer is free, so the thresholds of all layers serve two equations, and what is left over minimises
-the implicit ridge. In units of each layer's own variance the recursion for ᾱ = α/τ² is
+the implicit ridge; where that would fall below the dense network's, it is made equal (excess 0). In units of each
+layer's own variance the recursion for ᾱ = α/τ² is
 
     ᾱ1' = u ᾱ1,  ᾱ2' = u ᾱ2 + ¼ z ᾱ4²,  ᾱ3' = u ᾱ3 + ½ z ᾱ1²,  ᾱ4' = (Sg/V) ᾱ4,   u = S1²/V, z = S2²/V,
 
@@ -15,16 +16,18 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import scipy  # loads scipy.optimize when it is first used
 
 from rmtntk._typing import FloatArray, IntArray
 from rmtntk.matching.families import Family, family_of
 from rmtntk.matching.layerwise import chains, match_layerwise
-from rmtntk.matching.problem import Layer, Match, Objective, Target, finish, infeasible, ratios
+from rmtntk.matching.problem import Layer, Match, Objective, Target, finish, infeasible, quiet_search, ratios
 from rmtntk.matching.search import EVEN, GENERAL, ODD, Equation, Problem, Solution, kinds_of, parameters_of
 
 __all__ = ["equations_of", "match_tight", "solutions"]
 
 _SCREEN = 400  # points of the fixed sequence
+_TRIALS = 32  # points among which one above the dense network's ridge is sought
 _TOLERANCE = 1e-11
 
 
@@ -70,11 +73,12 @@ def match_tight(target: Target, objective: Objective, family: Family | None = No
         )
     if found:
         problem, best = min(found, key=lambda pair: pair[1].cost)
-        candidates.insert(0, finish(target, problem.layers(best.z), "tight", objective, levels=family.levels))
+        result = finish(target, problem.layers(best.z), "tight", objective, levels=family.levels)
+        if result.feasible and result.excess < 0.0:
+            result = _without_excess(target, objective, family, problem, best.z) or result
+        candidates.insert(0, result)
     candidates = [m for m in candidates if m.feasible]
     if candidates:
-        # Below 0 the step network has less of a ridge than the dense one, and no better kernel for it: what is nearest
-        # to the dense one's counts. (Even layers get there by thresholds so far out that they hardly ever fire.)
         return min(candidates, key=lambda m: abs(m.excess))
     reason = "its search ended nowhere" if closest is None else _reason(closest)
     return infeasible(
@@ -82,6 +86,33 @@ def match_tight(target: Target, objective: Objective, family: Family | None = No
         f"no network with {family} was found with the coefficients of {target.net}: {reason}",
         levels=family.levels,
     )  # fmt: skip
+
+
+def _without_excess(
+    target: Target, objective: Objective, family: Family, problem: Problem, low: FloatArray
+) -> Match | None:
+    """A solution of excess 0, between one below 0 and one above: the step network's diagonal is the dense one's too.
+
+    Less of a ridge than the dense network has is no better, and even layers get there by thresholds so far out that
+    they hardly ever fire.
+    """
+
+    def at(t: float) -> Match:
+        z = problem.polish((1.0 - t) * low + t * high)
+        return finish(target, problem.layers(z), "tight", objective, levels=family.levels)
+
+    for start in problem.screen(_TRIALS):
+        high = problem.polish(start)
+        top = at(1.0)
+        if not (top.feasible and top.excess > 0.0):
+            continue
+        with quiet_search():
+            t = scipy.optimize.brentq(lambda t: at(t).excess, 0.0, 1.0, xtol=1e-14)
+        found = at(t)
+        # Where the polished path jumps, the sign changes without a zero.
+        if found.feasible and abs(found.excess) <= 1e-9 * max(1.0, target.coefficients.shift("ck") / target.unit):
+            return found
+    return None
 
 
 def _reason(closest: Solution) -> str:
