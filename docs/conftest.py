@@ -1,11 +1,13 @@
 """Run every Python block of the documentation; names that short fragments take for granted are set here."""
 
+import os
+import tempfile
+
 import matplotlib
 
 matplotlib.use("Agg")
 
 import numpy as np
-import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -23,17 +25,23 @@ def _names(namespace):
         np=np, rn=rn, x=x, x_train=x, labels=labels, x_test=x_test, labels_test=labels_test, net=net, means=means,
         covariances=np.array([1.0, 1.2]), y=2.0 * labels - 1.0,
     )  # fmt: skip
+    pixels = generator.integers(0, 256, (120, 784)).astype(float)
+    namespace.update(pixels=pixels, scores=np.eye(2)[labels], parts=[(x[:60], labels[:60]), (x[60:], labels[60:])])
+    namespace["t"] = rn.compress(net, x, widths=(40, 40, 30), rng=0)
+    # one empty folder a page, in which its blocks may write and find files
+    namespace.update(_home=os.getcwd(), _folder=tempfile.TemporaryDirectory())
+    os.chdir(namespace["_folder"].name)
     namespace["eq"] = rn.equivalent(net, x, correction="second_order")
 
 
-@pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _leave(namespace):
+    os.chdir(namespace["_home"])
+    namespace["_folder"].cleanup()
 
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["*.md"],
     setup=_names,
-    fixtures=["_folder"],
+    teardown=_leave,
 ).pytest()

@@ -82,7 +82,9 @@ def check_data(value: ArrayLike, name: str = "x", *, keep_float32: bool = False,
             f"`{name}` must have samples in rows, shape (n_samples, n_features), got shape {array.shape}: "
             f"reshape with {name}[None, :] for one sample, {name}[:, None] for one feature"
         )
-    return np.ascontiguousarray(check_array(array, name, 2, keep_float32=keep_float32, finite=finite))
+    checked = check_array(array, name, 2, keep_float32=keep_float32, finite=finite)
+    # BLAS rounds rows out of alignment (arrays out of a message) in another order.
+    return np.require(checked, requirements=("C", "A"))
 
 
 def check_pair(

@@ -1,7 +1,6 @@
 """The figures of the report, each returned as an SVG element that can stand inside an HTML page."""
 
 import io
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -271,16 +270,16 @@ def bytes_figure(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _build_bytes(rows: Sequence[Mapping[str, Any]]) -> Any:
-    figure = _figure(7.0, 3.6)
+    figure = _figure(11.0, 3.8)
     axes = figure.subplots()
     sizes = np.array([float(row["stored_bytes"]) for row in rows]) / 1e6
     test = 100.0 * np.array([float(row["test"]) for row in rows])
     order = np.argsort(test, kind="stable")
     heights = test.copy()
     gap = 0.055 * max(float(np.ptp(test)), 5.0)
-    for before, k in itertools.pairwise(order):  # labels of near points one above the other
-        if abs(np.log(sizes[k] / sizes[before])) < 1.0:
-            heights[k] = max(heights[k], heights[before] + gap)
+    for place, k in enumerate(order):  # labels of near points one above the other
+        near = [heights[m] for m in order[:place] if abs(np.log(sizes[k] / sizes[m])) < 1.0]
+        heights[k] = max([heights[k], *(height + gap for height in near[-1:])])
     for row, x, y, height in zip(rows, sizes, test, heights, strict=True):
         name = str(row["network"])
         axes.plot(x, y, "o", markersize=8, color=COLOURS.get(name.partition(",")[0], "#56b4e9"))

@@ -43,7 +43,7 @@ class KernelDiagonals(NamedTuple):
     ntk: FloatArray
 
 
-def _check_network(net: Any) -> Network:
+def check_network(net: Any) -> Network:
     if not isinstance(net, Network):
         raise TypeError(f"`net` must be an rmtntk.Network, got {net!r}")
     return net
@@ -171,7 +171,7 @@ def kernel_diagonals(net: Network, x: ArrayLike) -> KernelDiagonals:
     Beside copies of the norms no more than some 25 MiB are needed. Above 4,096 rows the diagonals of networks with an
     activation without closed forms are interpolated in log ‖x‖, to 2e-13 relative as checked between the nodes.
     """
-    _check_network(net)
+    check_network(net)
     rows = check_pair(x, None)[0]
     squared = net.input_factor(rows.shape[1]) * _squares(_writable(rows), "x")
     scales = layer_scales(net, tau0_of(net, squared))
@@ -227,13 +227,13 @@ def _compute(
     want_ntk: bool,
     diagonal: Diagonal = None,
 ) -> _Pair:
-    _check_network(net)
+    check_network(net)
     kind = check_dtype(dtype)
     x_data, y_data = check_pair(x, y, keep_float32=kind == np.float32, finite=False)
     columns = x_data if y_data is None else y_data
     shape = (len(x_data), len(columns))
     jumps = want_ntk and any(has_jump(act) for act in net.activations)
-    fill_value = _check_diagonal(diagonal, len(x_data), symmetric=y_data is None)
+    fill_value = check_diagonal(diagonal, len(x_data), symmetric=y_data is None)
     if jumps and diagonal is None and y_data is None:
         raise InfiniteDiagonalError(
             "the NTK of a network with jumps (steps, sign, heaviside) is infinite on the diagonal: pass "
@@ -259,7 +259,7 @@ def _compute(
         tracked = fill(rows, others, first, second, ck_out, ntk_out, track=certificate.track)
     if jumps and ntk_out is not None:
         _fill_infinite(ntk_out, fill_value, symmetric=y_data is None)
-    _check_range(first, second, kind, want_ck=want_ck, want_ntk=want_ntk and not jumps)
+    check_range(first, second, kind, want_ck=want_ck, want_ntk=want_ntk and not jumps)
     bounds = tracked if certificate.track else certificate.bounds
     check_accuracy(net, both, bounds, want_ck=want_ck, want_ntk=want_ntk)
     return _Pair(ck_out, ntk_out, float(bounds[0]), float(bounds[1]))
@@ -276,7 +276,7 @@ def _squares(rows: AnyArray, name: str) -> FloatArray:
     return found
 
 
-def _check_range(first: Plan, second: Plan, kind: np.dtype[Any], *, want_ck: bool, want_ntk: bool) -> None:
+def check_range(first: Plan, second: Plan, kind: np.dtype[Any], *, want_ck: bool, want_ntk: bool) -> None:
     """Raise if the type cannot hold the kernels: no entry exceeds the root of the product of two diagonals."""
     for wanted, name in ((want_ck, "ck_diagonal"), (want_ntk, "ntk_diagonal")):
         top = float(np.sqrt(getattr(first, name).max()) * np.sqrt(getattr(second, name).max()))
@@ -285,7 +285,7 @@ def _check_range(first: Plan, second: Plan, kind: np.dtype[Any], *, want_ck: boo
             raise ValueError(f"`dtype` {kind} cannot hold entries up to {top:.3g}: {advice}")
 
 
-def _check_diagonal(diagonal: Any, n: int, *, symmetric: bool) -> FloatArray | float | None:
+def check_diagonal(diagonal: Any, n: int, *, symmetric: bool) -> FloatArray | float | None:
     if diagonal is None:
         return None
     if isinstance(diagonal, str):

@@ -18,7 +18,7 @@ from rmtntk._validation import check_choice, check_dtype, check_pair, check_squa
 from rmtntk.certificate import Certificate, certify, check_accuracy
 from rmtntk.dual import Plan, plan
 from rmtntk.errors import InfiniteDiagonalError
-from rmtntk.kernels import Diagonal, _check_diagonal, _check_network, _check_range
+from rmtntk.kernels import Diagonal, check_diagonal, check_network, check_range
 from rmtntk.moments import has_jump
 from rmtntk.network import Network, layer_scales, tau0_of
 from rmtntk.store.grid import Grid
@@ -75,7 +75,7 @@ class Blocks:
         dtype: Any,
         diagonal: Diagonal,
     ) -> None:
-        _check_network(net)
+        check_network(net)
         self.kinds = kinds
         self.dtype = check_dtype(dtype)
         rows, others = check_pair(x, y, keep_float32=self.dtype == np.float32, finite=False)
@@ -85,7 +85,7 @@ class Blocks:
         self.symmetric = self.y is None
         self.want_ck, self.want_ntk = "ck" in kinds or "nngp" in kinds, "ntk" in kinds
         self.jumps = self.want_ntk and any(has_jump(act) for act in net.activations)
-        self.infinite = _check_diagonal(diagonal, len(self.x), symmetric=self.symmetric)
+        self.infinite = check_diagonal(diagonal, len(self.x), symmetric=self.symmetric)
         if self.jumps and self.symmetric and diagonal is None:
             raise InfiniteDiagonalError(
                 "the NTK of a network with jumps (steps, sign, heaviside) is infinite on the diagonal: pass "
@@ -136,7 +136,7 @@ class Blocks:
 
     def _check(self, both: Plan, first: Plan, second: Plan, certificate: Certificate) -> None:
         """Raise if the type cannot hold the kernels, or if they are known less well than they should be."""
-        _check_range(first, second, self.dtype, want_ck=self.want_ck, want_ntk=self.want_ntk and not self.jumps)
+        check_range(first, second, self.dtype, want_ck=self.want_ck, want_ntk=self.want_ntk and not self.jumps)
         if "nngp" in self.kinds:
             top = float(np.sqrt(first.ck_diagonal.max()) * np.sqrt(second.ck_diagonal.max()))
             if not top * self.net.weight_std**2 + self.net.bias_std**2 <= float(np.finfo(self.dtype).max):
