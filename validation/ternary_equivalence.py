@@ -151,6 +151,7 @@ def one_draw(net: rn.Network, found: dict[tuple[str, str], rn.Match], x: Array, 
                 "rows": float(rows.mean()) / match.unit,
                 "at_tau0": float(exact[0]) / match.unit,
                 "excess": match.excess,
+                "own": match.target.shift("ck") / match.unit,
             }
     if net.depth == 1 and (TIGHT, "ck") in found:
         act, step = net.activations[0], found[TIGHT, "ck"].activations[0]
@@ -198,7 +199,7 @@ def measure(sizes: tuple[int, ...], depths: tuple[int, ...], seed: int, say: Cal
                 for method, rows in diagonal.items():
                     drawn = np.array([row["rows"] for row in rows])
                     diagonals.append({
-                        "activation": act, "depth": depth, "n": n, "method": method, "excess": rows[0]["excess"],
+                        "activation": act, "depth": depth, "n": n, "method": method, "excess": rows[0]["excess"], "own": rows[0]["own"],
                         "at_tau0": rows[0]["at_tau0"], "rows": float(drawn.mean()),
                         "error": float(drawn.std(ddof=1) / np.sqrt(len(drawn))),
                     })  # fmt: skip
@@ -226,8 +227,9 @@ def print_results(found: dict[str, Any], sizes: tuple[int, ...]) -> None:
               f"  {row['slope']:+.2f} ± {row['error']:.2f}        {row['slope_over_root_log']:+.2f}")  # fmt: skip
     print("\nDiagonal of the CK: (K'_ii − K_ii)/α1 against Match.excess, at norm tau0 and as the mean over rows ± s.e.")
     for row in found["diagonals"]:
-        relative = row["rows"] / row["excess"] - 1.0
-        exact = abs(row["at_tau0"] / row["excess"] - 1.0)
+        size = max(abs(row["excess"]), row["own"])  # an excess of 0 is compared with the dense network's own c/α1
+        relative = (row["rows"] - row["excess"]) / size
+        exact = abs(row["at_tau0"] - row["excess"]) / size
         print(
             f"{row['activation'] + ' × ' + str(row['depth']):9}{row['method']:11}n = {row['n']:<6d}excess "
             f"{row['excess']:9.5f}   at tau0 {exact:.0e} relative   rows {row['rows']:9.5f} ± {row['error']:.5f}  "
