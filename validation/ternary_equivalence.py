@@ -199,8 +199,8 @@ def measure(sizes: tuple[int, ...], depths: tuple[int, ...], seed: int, say: Cal
                 for method, rows in diagonal.items():
                     drawn = np.array([row["rows"] for row in rows])
                     diagonals.append({
-                        "activation": act, "depth": depth, "n": n, "method": method, "excess": rows[0]["excess"], "own": rows[0]["own"],
-                        "at_tau0": rows[0]["at_tau0"], "rows": float(drawn.mean()),
+                        "activation": act, "depth": depth, "n": n, "method": method, "excess": rows[0]["excess"],
+                        "own": rows[0]["own"], "at_tau0": rows[0]["at_tau0"], "rows": float(drawn.mean()),
                         "error": float(drawn.std(ddof=1) / np.sqrt(len(drawn))),
                     })  # fmt: skip
                 say(f"{act} × {depth}, n = {n}: {time.perf_counter() - start:.0f} s")
