@@ -237,7 +237,7 @@ def linear_width_spectrum(
     ------
     ValueError
         If the network is not centred or has biases, the spectrum is not one of a Gram matrix of n rows, or its mean
-        is more than 10 % off `tau0`².
+        is more than 10 % off the square of `tau0`.
     InfiniteDiagonalError
         If the NTK of an activation with jumps is asked for.
 
