@@ -192,6 +192,12 @@ def _add_predict(commands: Any) -> None:
     parser = commands.add_parser("predict", help="label data with a model made by compress")
     parser.add_argument("model", help="a model file")
     parser.add_argument("--data", required=True, help="raw data, as compress takes it")
+    parser.add_argument(
+        "--out-of-range",
+        choices=("error", "clip"),
+        default="error",
+        help="for models of --input-bits: what becomes of inputs outside their range (default error)",
+    )
     parser.add_argument("--label-column", help="of a CSV file: name or index of the label column")
     _add_json(parser)
     parser.set_defaults(run=_predict)
@@ -369,6 +375,11 @@ def _spectrum(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     if args.model is not None:
+        default = VerificationOptions()
+        names = ("activations", "sizes", "draws", "seed")
+        given = [name for name in names if getattr(args, name) != getattr(default, name)]
+        if given:
+            raise ValueError(f"`--{given[0]}` is for the check on growing data, and must be left out with a model")
         model = TernaryNetwork.load(args.model)
         data = None if args.data is None else load(args.data, label_column=args.label_column).x
         outcome = run_model_check(model, data)
@@ -425,7 +436,8 @@ def _match(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     model = TernaryNetwork.load(args.model)
-    labels = model.predict(load(args.data, label_column=args.label_column).x).tolist()
+    rows = load(args.data, label_column=args.label_column).x
+    labels = model.predict(rows, out_of_range=args.out_of_range).tolist()
     if args.json:
         print(report_module.to_json({"labels": labels}))
     else:

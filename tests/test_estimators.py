@@ -227,7 +227,9 @@ def test_standard_deviations_cover_draws_from_the_prior():
     assert (
         abs(by_draw.mean() - 0.95) < 4.0 * by_draw.std() / 20.0 + 0.005
     )  # .005: σ² estimated from 68 rows (t, not normal)
-    assert model.signal_variance_.mean() == pytest.approx(4.0, rel=4.0 * np.sqrt(2.0 / 67 / 400))
+    error = 4.0 * np.sqrt(2.0 / 67 / 400)
+    assert model.signal_variance_.mean() == pytest.approx(4.0, rel=error)
+    assert model.noise_variance_.mean() == pytest.approx(0.04, rel=error)
 
 
 def test_one_row_at_a_time_in_blocks_gives_the_same(monkeypatch):
@@ -289,7 +291,7 @@ def test_separable_data_do_not_give_certainty():
     x = np.vstack([np.zeros((10, 3)) + np.eye(3)[0], -np.eye(3)[[0] * 10]]) + 1e-3 * sample(20, 3)[0]
     proba = NTKClassifier().fit(x, np.repeat([1, 0], 10)).predict_proba(x)
     # Platt's targets are (N + 1) / (N + 2) for N rows of the class
-    np.testing.assert_allclose(proba.max(axis=1), 11 / 12, atol=0.01)
+    np.testing.assert_allclose(proba.max(axis=1), 11 / 12, atol=1e-3)
 
 
 def test_class_weights():

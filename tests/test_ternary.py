@@ -486,7 +486,13 @@ def test_estimated_working_set_is_that_of_a_batch(mode):
 def test_every_readout_learns_is_small_and_survives_a_file(tmp_path, mode, kind, bits):
     x, index = classes(120, 30)
     model = rn.compress(
-        rn.Network(["relu", "tanh"]), x, widths=(90, 70), sparsity=0.5, rng=3, activations=mode, method="layerwise"
+        rn.Network(["relu", "tanh"]),
+        x,
+        widths=(90, 70),
+        sparsity=0.5,
+        rng=3,
+        activations=mode,
+        method="layerwise" if mode == "ternary" else "tight",
     )
     names = np.array(["a", "b", "c"])[index]
     assert model.fit(x, names, readout=kind, bits=bits) is model
@@ -847,3 +853,16 @@ def test_load_of_a_checked_file_with_an_unknown_header(tmp_path):
         rn.TernaryNetwork.load(tmp_path / "model.npz")
     with pytest.raises(FileNotFoundError):
         rn.TernaryNetwork.load(tmp_path / "nothing.npz")
+
+
+def test_what_a_fitted_model_refuses():
+    x, index = classes(120, 30)
+    model = rn.compress(rn.Network(["relu"]), x, widths=(40,), rng=0, input_bits=8).fit(x, index)
+    with pytest.raises(ValueError, match="`partial_fit` cannot go on from a readout"):
+        model.partial_fit(x[:10], index[:10])
+    with pytest.raises(TypeError, match="`quantiser` must be an InputQuantiser"):
+        model.with_preprocessing(np.zeros(30), 1.0, quantiser=8)
+    with pytest.raises(ValueError, match="out_of_range"):
+        model.score(x + 10.0, index)
+    with pytest.warns(rn.OutOfRangeWarning):
+        assert 0.0 <= model.score(x + 10.0, index, out_of_range="clip") <= 1.0

@@ -1,12 +1,13 @@
 r"""Kernel ridge regression and its Gaussian process for every penalty, from one eigendecomposition.
 
-Minimises Σ s_i (y_i − b − f(x_i))² + α ‖f‖² over f and a free intercept b. With s̄ = s/Σs, R = diag(√s), the centred
-kernel K_c = (I − 1 s̄ᵀ) K (I − s̄ 1ᵀ) and M = R K_c R = V diag(λ) Vᵀ,
+Minimises Σ s_i (y_i − b − f(x_i))² + α ‖f‖² over f and a free intercept b. With s̄ = s/Σs, R = diag(√s), u = R 1 normalised and
+Q an orthonormal basis of its complement, M = Qᵀ R K R Q = W diag(λ) Wᵀ and V = Q W,
 
-    f(x) + b = ȳ + k_c(x)ᵀ a,   a = R V (λ + α)^{-1} Vᵀ R (y − ȳ),   ȳ = s̄ᵀ y.
+    f(x) + b = ȳ + (k(x) − K s̄)ᵀ a,   a = R V (λ + α)^{-1} Vᵀ R (y − ȳ),   ȳ = s̄ᵀ y.
 
-R 1 is an eigenvector of M for the eigenvalue 0, so the intercept takes that direction and nothing else: leverages,
-degrees of freedom and the restricted likelihood all come apart. Without intercept, K_c = K and ȳ = 0.
+The intercept has the direction u and nothing else: leverages, degrees of freedom and the restricted likelihood all come apart.
+Q is a Householder reflection, so that V is orthogonal to u to rounding also where λ is small. Centring the kernel instead would
+leave u among the eigenvectors of 0, and rounding mixes it into those of small λ. Without intercept, Q = I and ȳ = K s̄ = 0.
 """
 
 import math
@@ -25,14 +26,14 @@ _ROWS = 1024
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Eigendecomposition of the weighted centred kernel.
+    """Eigendecomposition of the weighted kernel on the complement of the intercept, n' = n − 1 dimensions, or n without.
 
     Attributes
     ----------
     values : ndarray, shape (r,)
         Eigenvalues above rounding, n eps times the largest, ascending.
-    vectors : ndarray, shape (n, n)
-        Eigenvectors in columns; the last r belong to `values`, the others to 0.
+    vectors : ndarray, shape (n, n')
+        Columns of V; the last r belong to `values`, the others to 0.
     root : ndarray, shape (n,)
         √s.
     repetitions : ndarray, shape (n,)
@@ -64,18 +65,18 @@ class Spectrum:
 
     @property
     def n_null(self) -> int:
-        """Dimensions in which the kernel is zero, without that of the intercept."""
+        """Dimensions in which the kernel is zero."""
         return self.n_dimensions - len(self.values)
 
     @property
     def kept(self) -> FloatArray:
         """Eigenvectors of `values`, (n, r), a view."""
-        return self.vectors[:, self.n_samples - len(self.values) :]
+        return self.vectors[:, self.n_null :]
 
     @property
     def null(self) -> FloatArray:
         """The other eigenvectors, a view."""
-        return self.vectors[:, : self.n_samples - len(self.values)]
+        return self.vectors[:, : self.n_null]
 
     @property
     def weight_sum(self) -> float:
@@ -91,7 +92,7 @@ class Spectrum:
 def decompose(
     kernel: FloatArray, weights: FloatArray, repetitions: FloatArray | None = None, *, intercept: bool
 ) -> Spectrum:
-    """Decompose the weighted centred kernel; `kernel` (n, n) is overwritten.
+    """Decompose the weighted kernel; `kernel` (n, n), C-contiguous, is overwritten.
 
     Costs 9 n³ operations and 3 n² numbers, `kernel` included.
 
@@ -106,20 +107,45 @@ def decompose(
     if intercept:
         column = kernel @ (weights / weights.sum())
         total = float(column @ weights / weights.sum())
-        kernel -= column
-        kernel -= column[:, None]
-        kernel += total
     kernel *= root
     kernel *= root[:, None]
+    mirror = None
+    if intercept:
+        mirror, kernel = _reflect(kernel, root / np.linalg.norm(root))
     # the transpose of a symmetric matrix is the layout that LAPACK overwrites
     values, vectors = scipy.linalg.eigh(kernel.T, overwrite_a=True, check_finite=False, driver="evd")
     n = len(root)
     rank = int((values > n * _EPS * values[-1]).sum())
-    rank = min(rank, n - int(intercept))
     if not values[-1] > 10.0 * n * _EPS * size * float(weights.max()) or rank == 0:
         raise ValueError("`X` must have rows that the kernel tells apart, but it is the same for all of them")
+    if mirror is not None:
+        full = np.empty((n, n - 1), order="F")
+        full[:-1] = vectors
+        full[-1] = 0.0
+        for start in range(0, n - 1, _ROWS):
+            part = slice(start, start + _ROWS)
+            full[:, part] -= np.multiply.outer(2.0 * mirror, mirror[:-1] @ vectors[:, part])
+        vectors = full
     repetitions = weights if repetitions is None else repetitions
-    return Spectrum(values[n - rank :].copy(), vectors, root, repetitions, column, total, intercept)
+    return Spectrum(values[len(values) - rank :].copy(), vectors, root, repetitions, column, total, intercept)
+
+
+def _reflect(kernel: FloatArray, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return v and the leading block of H K H for H = I − 2 v vᵀ, which takes `unit` to minus the last axis; in place."""
+    n = len(unit)
+    mirror = unit.copy()
+    mirror[-1] += 1.0
+    mirror /= np.linalg.norm(mirror)
+    image = kernel @ mirror
+    image -= mirror * float(image @ mirror)
+    for start in range(0, n, _ROWS):
+        part = slice(start, start + _ROWS)
+        kernel[part] -= np.multiply.outer(2.0 * mirror[part], image)
+        kernel[part] -= np.multiply.outer(2.0 * image[part], mirror)
+    flat = kernel.reshape(-1)
+    for i in range(1, n - 1):  # close the gaps that the last column leaves, front to back
+        flat[i * (n - 1) : (i + 1) * (n - 1)] = kernel[i, :-1].copy()
+    return mirror, flat[: (n - 1) ** 2].reshape(n - 1, n - 1)
 
 
 class Problem:
@@ -181,8 +207,6 @@ class Problem:
             spare[part] = s.kept[part] ** 2 @ inverse
             if s.n_null:
                 outside[part] = (s.null[part] ** 2).sum(axis=1)
-        if s.n_null and s.intercept:
-            outside -= s.root**2 / s.weight_sum
         share = 1.0 / np.maximum(s.repetitions, 1.0)
         # where α cancels it is left out: 1 − h may be as small as rounding, and α = 0 is a limit
         beyond = outside > 10.0 * s.n_samples * _EPS

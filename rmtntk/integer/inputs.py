@@ -37,6 +37,8 @@ class InputQuantiser(NamedTuple):
 
 def check_quantiser(quantiser: InputQuantiser) -> InputQuantiser:
     """Return the quantiser with its fields checked."""
+    if not isinstance(quantiser, InputQuantiser):
+        raise TypeError(f"`quantiser` must be an InputQuantiser(bits, low, step), got {quantiser!r}")
     bits = check_integer(quantiser.bits, "quantiser.bits", low=1, high=8)
     low = check_real(quantiser.low, "quantiser.low")
     step = check_real(quantiser.step, "quantiser.step", low=0.0, open_low=True)

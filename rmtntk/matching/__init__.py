@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from rmtntk._typing import FloatArray
@@ -14,7 +15,7 @@ from rmtntk.matching.layerwise import match_layerwise
 from rmtntk.matching.problem import Match, Objective, Target, infeasible, target_of
 from rmtntk.matching.published import match_paper
 from rmtntk.matching.tight import match_tight
-from rmtntk.network import Network
+from rmtntk.network import Network, input_rows
 
 __all__ = ["FAMILIES", "METHODS", "Match", "match"]
 
@@ -129,9 +130,6 @@ def match(
         raise ValueError('`levels`, `spacing` and `family` must be left alone with method="paper", which has its own')
     n_starts = check_integer(n_starts, "n_starts", low=1)
     seed = check_integer(seed, "seed", low=0)
-    scale = tau0 if tau0 is not None else net.tau0
-    if scale is None:
-        raise ValueError("`tau0` must be given, or set on the network: Network(..., tau0=sqrt(mean ‖x‖²))")
     rows: FloatArray | None = None
     if method == "data":
         if x is None:
@@ -145,7 +143,20 @@ def match(
         sizes = tuple(float(width) for width in check_widths(widths, net.depth))
     else:
         sizes = (float("inf") if rows is None else float(rows.shape[1]),) * net.depth
-    target = target_of(net, check_real(scale, "tau0", low=0.0, open_low=True))
+    scale = tau0 if tau0 is not None else net.tau0
+    if scale is not None:
+        scale = check_real(scale, "tau0", low=0.0, open_low=True)
+    if rows is not None:
+        norm = float(np.sqrt((input_rows(net, rows) ** 2).sum() / len(rows)))
+        scale = norm if scale is None else scale
+        if not 0.5 * scale <= norm <= 2.0 * scale:
+            raise ValueError(
+                f"`x` must have a root mean squared norm near tau0 = {scale:g} (within a factor of 2), got {norm:g}: "
+                "centre and scale it as the network's inputs"
+            )
+    if scale is None:
+        raise ValueError("`tau0` must be given, or set on the network: Network(..., tau0=sqrt(mean ‖x‖²))")
+    target = target_of(net, scale)
     if target.silent_layer is not None:
         act = net.activations[target.silent_layer]
         reason = (

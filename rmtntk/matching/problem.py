@@ -263,7 +263,8 @@ def finish(
     if feasible:
         message = (
             f"all coefficients agree to {residual:.1e}; "
-            f"the implicit ridge is larger by {excess:.3g} × {'α1' if target.alpha[0] > 0.0 else 'max(α2, α3)'}, "
+            f"the implicit ridge is {'larger' if excess >= 0.0 else 'smaller'} by {abs(excess):.3g} × "
+            f"{'α1' if target.alpha[0] > 0.0 else 'max(α2, α3)'}, excess "
             f"at least {bound:.3g} with {levels} levels"
         )
     else:

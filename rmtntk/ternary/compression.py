@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from rmtntk._typing import FloatArray, Seed
 from rmtntk._validation import as_generator, check_choice, check_data, check_integer, check_real, check_widths
 from rmtntk.errors import InfeasibleError
-from rmtntk.matching import Match, match
+from rmtntk.matching import METHODS, Match, match
 from rmtntk.network import Network, check_functions, input_rows, resolve_tau0
 from rmtntk.packing import WeightKey, require_weights, sample_packed
 from rmtntk.ternary.network import TernaryNetwork
@@ -74,9 +74,10 @@ def compress(
     sizes = check_widths(widths, net.depth)
     sparsity = check_real(sparsity, "sparsity", low=0.0, high=1.0, open_high=True)
     check_choice(activations, "activations", ("ternary", "dense"))
-    if activations == "dense" and (levels is not None or spacing != "equal"):
+    check_choice(method, "method", METHODS)
+    if activations == "dense" and (levels is not None or spacing != "equal" or method != "tight"):
         raise ValueError(
-            '`levels` and `spacing` must be left alone with activations="dense", which keeps the network\'s'
+            '`method`, `levels` and `spacing` must be left alone with activations="dense", which keeps the network\'s'
         )
     if net.bias_std != 0.0 or not net.centered:
         raise ValueError("`net` must have centered=True and bias_std=0 to be compressed")

@@ -327,18 +327,25 @@ class TernaryNetwork:
         Returns
         -------
         TernaryNetwork
-            The model itself. :meth:`fit` starts anew.
+            The model itself. :meth:`fit` starts anew. A readout solved by :meth:`finish` is solved again, in float64
+            and with a penalty of its own, when samples are added after it.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is outside its domain; the model is then as it was.
+            If an argument is outside its domain, or the model was fitted by :meth:`fit` or loaded; it is then as it
+            was.
         """
         check_choice(out_of_range, "out_of_range", ("error", "clip"))
         rows = self._open(x)
         n = rows.shape[0]
         names = None if classes is None else check_classes(classes)
         before = self._stream
+        if before is None and self._readout is not None:
+            raise ValueError(
+                "`partial_fit` cannot go on from a readout that was fitted or loaded: its samples are not kept. Gather "
+                "all of them with partial_fit on a model without a readout"
+            )
         if before is not None:
             if before.by_labels != (teacher is None):
                 kind = "labels" if before.by_labels else "a teacher"
@@ -437,9 +444,9 @@ class TernaryNetwork:
         kinds = {type(value) for value in self.classes}
         return np.array(labels.tolist()) if len(kinds) == 1 and kinds <= {int, float, str, bool} else labels
 
-    def score(self, x: ArrayLike, labels: Any) -> float:
+    def score(self, x: ArrayLike, labels: Any, *, out_of_range: OutOfRange = "error") -> float:
         """Return the share of rows whose predicted label is right."""
-        predicted = self.predict(x)
+        predicted = self.predict(x, out_of_range=out_of_range)
         truth = list(labels.tolist() if isinstance(labels, np.ndarray) else labels)
         if len(truth) != len(predicted):
             raise ValueError(f"`labels` must have one entry per sample, {len(predicted)}, got {len(truth)}")

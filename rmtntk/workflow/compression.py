@@ -23,6 +23,7 @@ from rmtntk.network import Network
 from rmtntk.packing import PACKINGS, measure
 from rmtntk.readout import fit_logistic, fit_ridge
 from rmtntk.ternary import TernaryNetwork, compress, input_quantiser
+from rmtntk.ternary.storage import recipes
 from rmtntk.workflow.environment import describe_environment
 
 __all__ = ["STAGES", "CompressionOptions", "CompressionResult", "Spectrum", "run_compression"]
@@ -135,7 +136,7 @@ def run_compression(options: CompressionOptions, progress: Stages) -> Compressio
     accuracy.append(fits.ternary(model, "ternary"))
     progress.enter("fit more levels")
     for count in _LADDER if options.method in ("data", "tight") and options.levels is None else ():
-        other = build(levels=count, method="tight")
+        other = build(levels=count, spacing=options.spacing)
         accuracy.append(fits.ternary(fits.raw(other), f"{count} levels"))
     progress.enter("fit dense network of the same bytes")
     accuracy.append(
@@ -316,7 +317,7 @@ class _Fits:
         model.fit(self.train.x, self.train.labels, options.alpha, readout=options.readout, bits=options.readout_bits)
         if model.readout is None:
             raise RuntimeError("fit left no readout")
-        sizes = measure(model.packed)
+        sizes = measure(model.packed, recipes(model))
         return {
             "network": name,
             "train": model.score(self.train.x, self.train.labels),
@@ -324,6 +325,6 @@ class _Fits:
             "test": float((model.predict(self.test.x, out_of_range="clip") == self.test.labels).mean()),
             "alpha": model.readout.alpha,
             "weight_bytes": sum(layer.nbytes for layer in model.packed),
-            "stored_bytes": int(sizes["auto"]),
+            "stored_bytes": int(sizes[options.packing]),
             "note": f"2-bit ternary weights, {'step' if model.is_ternary else 'dense'} activations",
         }
