@@ -116,6 +116,8 @@ def _without_excess(
 
 
 def _reason(closest: Solution) -> str:
+    if closest.deviation <= _TOLERANCE:
+        return "the ratios are reached, but a coefficient that is 0 for the dense network is not 0"
     return f"{closest.worst} cannot be reached, the closest differs by {closest.deviation:.3g} in its logarithm"
 
 
