@@ -66,6 +66,18 @@ def test_predictions_solve_the_dense_system(kind, intercept, weighted):
     np.testing.assert_allclose(model.intercept_, shift, rtol=1e-9, atol=1e-12)
 
 
+def test_smooth_kernels_interpolate_smooth_functions():
+    """Eigenvalues down to rounding: none of the intercept's direction may enter the small ones."""
+    x = np.linspace(-1.0, 1.0, 40)[:, None]
+    new = np.linspace(-0.9, 0.9, 7)[:, None]
+    for weights in (None, np.linspace(0.5, 2.0, 40)):
+        model = NTKRegressor("erf", 1, bias_std=0.5, alpha=1e-11).fit(x, np.sin(3.0 * x[:, 0]), sample_weight=weights)
+        size = np.abs(model.dual_coef_).sum()
+        assert abs(model.dual_coef_.sum()) < 1e-13 * size  # some 40 eps; a millionth if u is mixed in
+        # coefficients of 1e5 times kernel entries with errors of eps, and alpha
+        np.testing.assert_allclose(model.predict(new), np.sin(3.0 * new[:, 0]), atol=1e-4)
+
+
 def test_it_is_scikit_learns_kernel_ridge_with_the_same_kernel():
     x, y, _ = sample()
     ours = NTKRegressor("relu", 2, alpha=0.3, fit_intercept=False, standardize=None, centered=False).fit(x, y)

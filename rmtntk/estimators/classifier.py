@@ -44,6 +44,7 @@ class NTKClassifier(ClassifierMixin, KernelRidgeBase):  # type: ignore[misc]  # 
         Generalised cross-validation, leave-one-out squared error, or marginal likelihood. For lists in `alpha` only.
     weight_std, bias_std : float
         Standard deviations of weights and biases.
+        Odd activations without biases have odd kernels, and so do the fits.
     centered : bool
         Whether the activations' mean is subtracted, as the theory has it.
     standardize : {"auto", "common", "features"} or None
@@ -110,7 +111,7 @@ class NTKClassifier(ClassifierMixin, KernelRidgeBase):  # type: ignore[misc]  # 
     >>> from rmtntk.estimators import NTKClassifier
     >>> x = np.random.default_rng(0).standard_normal((200, 2))
     >>> inside = (x**2).sum(axis=1) < 1.4
-    >>> NTKClassifier("erf", depth=2).fit(x[:150], inside[:150]).score(x[150:], inside[150:]) > 0.9
+    >>> NTKClassifier("relu", depth=2).fit(x[:150], inside[:150]).score(x[150:], inside[150:]) > 0.9
     True
     """
 

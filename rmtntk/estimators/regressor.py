@@ -69,6 +69,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, KernelRidgeBase):  # type: 
         Generalised cross-validation, leave-one-out squared error, or marginal likelihood. For lists in `alpha` only.
     weight_std, bias_std : float
         Standard deviations of weights and biases.
+        Odd activations without biases have odd kernels, and so do the fits.
     centered : bool
         Whether the activations' mean is subtracted, as the theory has it.
     standardize : {"auto", "common", "features"} or None

@@ -1,13 +1,14 @@
 r"""Kernel ridge regression and its Gaussian process for every penalty, from one eigendecomposition.
 
-Minimises Σ s_i (y_i − b − f(x_i))² + α ‖f‖² over f and a free intercept b. With s̄ = s/Σs, R = diag(√s), u = R 1 normalised and
-Q an orthonormal basis of its complement, M = Qᵀ R K R Q = W diag(λ) Wᵀ and V = Q W,
+Minimises Σ s_i (y_i − b − f(x_i))² + α ‖f‖² over f and a free intercept b. With s̄ = s/Σs, R = diag(√s), u = R 1
+normalised, Q an orthonormal basis of its complement, Qᵀ R K R Q = W diag(λ) Wᵀ and V = Q W,
 
     f(x) + b = ȳ + (k(x) − K s̄)ᵀ a,   a = R V (λ + α)^{-1} Vᵀ R (y − ȳ),   ȳ = s̄ᵀ y.
 
-The intercept has the direction u and nothing else: leverages, degrees of freedom and the restricted likelihood all come apart.
-Q is a Householder reflection, so that V is orthogonal to u to rounding also where λ is small. Centring the kernel instead would
-leave u among the eigenvectors of 0, and rounding mixes it into those of small λ. Without intercept, Q = I and ȳ = K s̄ = 0.
+The intercept has the direction u and nothing else: leverages, degrees of freedom and the restricted likelihood all come
+apart. Q is a Householder reflection, so that V is orthogonal to u to rounding also where λ is small. Centring the
+kernel instead would leave u among the eigenvectors of 0, and rounding mixes it into those of small λ. Without
+intercept, Q = I, ȳ = 0 and K s̄ is left out.
 """
 
 import math
@@ -21,12 +22,12 @@ from rmtntk._typing import FloatArray
 __all__ = ["Problem", "Spectrum", "decompose"]
 
 _EPS = float(np.finfo(np.float64).eps)
-_ROWS = 1024
+_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Eigendecomposition of the weighted kernel on the complement of the intercept, n' = n − 1 dimensions, or n without.
+    """Eigendecomposition of the weighted kernel on the complement of the intercept: n' = n − 1 dimensions, else n.
 
     Attributes
     ----------
@@ -131,7 +132,7 @@ def decompose(
 
 
 def _reflect(kernel: FloatArray, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return v and the leading block of H K H for H = I − 2 v vᵀ, which takes `unit` to minus the last axis; in place."""
+    """Return v and the leading block of H K H, in place, for H = I − 2 v vᵀ, which takes `unit` to the last axis."""
     n = len(unit)
     mirror = unit.copy()
     mirror[-1] += 1.0
