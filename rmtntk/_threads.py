@@ -33,7 +33,7 @@ def get_num_threads() -> int:
     if "NUMBA_NUM_THREADS" not in os.environ and _is_child():
         return 1
     # Numba sets the names of this module at import, where no type checker sees them.
-    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]  # set at import
 
 
 def _is_child() -> bool:

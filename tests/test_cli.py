@@ -643,3 +643,21 @@ def test_examples_of_the_help_parse():
     assert len(lines) >= 5
     for line in lines:
         assert parser.parse_args(line[1:]).run is not None
+
+
+def test_what_is_for_growing_data_is_refused_with_a_model(model_file):
+    for option in (["--sizes", "100,200"], ["--draws", "3"], ["--seed", "5"], ["--activations", "tanh"]):
+        assert_failed(run("verify", model_file, *option), 2, f"`{option[0]}` is for the check on growing data")
+
+
+def test_inputs_out_of_a_quantisers_range_are_refused_or_cut_as_asked(folder, data):
+    out = folder / "bits"
+    options = ["--activations", "relu", "--widths", "30", "--kernel-samples", "30", "--input-bits", "8", "--quiet"]
+    succeeded(run("compress", "--data", data, "--out", out, *options))
+    wide = folder / "far.npz"
+    rows = load(data)
+    np.savez(wide, x=3.0 * rows.x, labels=rows.labels)
+    assert_failed(run("predict", out / "model.npz", "--data", wide), 2, "out_of_range")
+    with pytest.warns(rn.OutOfRangeWarning):
+        labels = succeeded(run("predict", out / "model.npz", "--data", wide, "--out-of-range", "clip")).split()
+    assert len(labels) == len(rows.x)

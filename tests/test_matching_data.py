@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import rmtntk as rn
+from rmtntk.matching.data import sample_rows
 from rmtntk.matching.risk import PredictionRisk
 
 
@@ -25,12 +26,15 @@ def test_data_is_exact_and_of_no_more_risk_than_the_least_excess(x, activations,
     assert found.feasible
     assert found.residual <= 1e-10
     assert found.method == "data"
-    risk = PredictionRisk(net, np.random.default_rng(0).permutation(x), widths)  # other rows than those it looked at
+    risk = PredictionRisk(net, sample_rows(x), widths)
     assert found.risk is not None
     assert 0.0 < found.risk < 1.0
     assert abs(found.excess) >= abs(tight.excess) - 1e-9
-    # of other rows the risk is another number; what was gained on 120 rows is not lost on their permutation
-    assert risk(found.activations) <= risk(tight.activations) * 1.02
+    assert_allclose(risk(found.activations), found.risk, rtol=1e-9)
+    if len(activations) > 1:  # one layer has no threshold left over but what the excess fixes nearly
+        assert found.risk < risk(tight.activations) - 1e-5
+    else:
+        assert found.risk <= risk(tight.activations)
 
 
 def test_the_same_call_gives_the_same_match(x):

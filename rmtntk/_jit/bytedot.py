@@ -29,7 +29,7 @@ _BYTES = ir.VectorType(ir.IntType(8), 64)
 @lru_cache(maxsize=1)
 def available() -> bool:
     """Whether the processor that loops are compiled for has the instruction."""
-    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # Numba sets its options at import
         return False
     from numba.core.registry import cpu_target
 

@@ -49,7 +49,7 @@ def in_order(classes: Sequence[Hashable]) -> list[int]:
     """Return the order that sorts the classes; as they are if they cannot be compared."""
     order = list(range(len(classes)))
     with suppress(TypeError):
-        order.sort(key=lambda k: classes[k])  # type: ignore[arg-type, return-value]
+        order.sort(key=lambda k: classes[k])  # type: ignore[arg-type, return-value]  # what cannot be ordered raises
     return order
 
 

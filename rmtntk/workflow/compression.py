@@ -271,6 +271,12 @@ def _widths_for(stored: int, n_features: int, widths: tuple[int, ...]) -> tuple[
     return tuple(max(round(low * width), 1) for width in widths)
 
 
+def _kind(model: TernaryNetwork) -> str:
+    if not model.is_ternary:
+        return "the network's own activations"
+    return f"activations of {max(len(set(act.levels.tolist())) for act in model.activations)} levels"
+
+
 @dataclass(frozen=True, eq=False)
 class _Fits:
     """Fit and score networks on one split; ternary ones take raw data."""
@@ -326,5 +332,5 @@ class _Fits:
             "alpha": model.readout.alpha,
             "weight_bytes": sum(layer.nbytes for layer in model.packed),
             "stored_bytes": int(sizes[options.packing]),
-            "note": f"2-bit ternary weights, {'step' if model.is_ternary else 'dense'} activations",
+            "note": f"ternary weights, {_kind(model)}",
         }
