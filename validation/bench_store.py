@@ -18,6 +18,7 @@ from _common import parser, save
 
 MEASURE = """
 import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import rmtntk as rn
@@ -64,6 +65,13 @@ blocks = live._source.blocks
 places = list(live._source.grid.tiles())[::4]
 found["tiles_seconds"], _ = timed(lambda: [blocks.tile(live._source.grid, *place) for place in places])
 found["tiles_seconds"] *= live.n_tiles / len(places)
+def plain(worker):
+    content = np.random.default_rng(worker).bytes(found["bytes"] // (2 * ck.n_tiles))
+    for k in range(ck.n_tiles):
+        (Path(folder) / f"plain-{worker}-{k}").write_bytes(content)
+
+with ThreadPoolExecutor(2) as pool:
+    found["plain_seconds"], _ = timed(lambda: list(pool.map(plain, range(2))))
 times = [timed(lambda: rn.ck_ntk(net, x[:rows], dtype="float32"))[0] for _ in range(repeats + 1)][1:]
 found["memory_rows"] = min(rows, n)
 found["memory_seconds"] = float(np.median(times)) * (n / min(rows, n)) ** 2
@@ -95,6 +103,11 @@ def show(row: dict[str, Any]) -> None:
     print(
         f"  compute and store {row['seconds']:8.2f} s = {ratio:.2f} × the in-memory rate (target 2),"
         f" {row['memory_seconds']:.2f} s from {row['memory_rows']} rows; NTK tiles alone {row['tiles_seconds']:.2f} s"
+    )
+    rest = (row["seconds"] - row["plain_seconds"]) / row["memory_seconds"]
+    print(
+        f"  writing as much   {row['plain_seconds']:8.2f} s, as many files from two plain threads; the rest is"
+        f" {rest:.2f} × the in-memory rate"
     )
     print(
         f"  peak memory       {(row['peak'] or 0) / gib:8.2f} GiB ({(row['peak_after'] or 0) / gib:.2f} after products)"

@@ -40,6 +40,21 @@ STEPS = {
 HEURISTICS = ("naive_quantised", "naive_sparse", "magnitude")
 METHODS = ("dense", "weights", *STEPS, *HEURISTICS)
 TERNARY = ("weights", *STEPS, "naive_quantised")
+LABELS = {
+    "dense": "dense float32",
+    "weights": "ternary weights, own activations",
+    "tight": "tight, 3 levels",
+    "tight4": "tight, 4 levels",
+    "tight8": "tight, 8 levels",
+    "layerwise": "layerwise, 3 levels",
+    "data": "data, 3 levels",
+    "data4": "data, 4 levels",
+    "data8": "data, 8 levels",
+    "paper": "published algorithm",
+    "naive_quantised": "ternary weights, 1{|t| > 1}",
+    "naive_sparse": "80 % dropped at random",
+    "magnitude": "smallest 80 % dropped",
+}
 BUDGETS = (0.1e6, 0.2e6, 0.5e6, 1e6, 2e6, 5e6, 10e6)
 
 
@@ -211,6 +226,14 @@ def run(cells: list[Cell], data: Callable[[int], Dataset], path: Path) -> dict[s
     return {cell.key: done[cell.key] for cell in cells}
 
 
+def finished(path: Path) -> list[Cell]:
+    """Return the rows that are in the file."""
+    if not path.exists():
+        raise SystemExit(f"{path} does not exist: run the grid, or a part of it, first")
+    keys = [json.loads(line)["key"].split("/") for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Cell(net, int(width), float(zeros), method, int(seed)) for net, width, zeros, method, seed in keys]
+
+
 class Summary(NamedTuple):
     """Mean and standard deviation over seeds."""
 
@@ -295,7 +318,7 @@ def _winner(best: dict[str, Any]) -> str:
 def draw(rows: list[Summary]) -> Figure:
     """Accuracy against bytes: one panel a network."""
     nets = [net for net in NETS if any(row.net == net for row in rows)]
-    figure = Figure(figsize=(4.2 * len(nets), 4.0), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(nets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(nets), sharey=True, squeeze=False)[0]
     styles = {"dense": "k.-", "weights": "C2^-", "tight": "C0o-", "layerwise": "C4v-", "data": "C9o--", "data4": "C1s-",
               "data8": "C3D-", "tight4": "C1s:", "tight8": "C3D:", "paper": "C5x-", "naive_quantised": "C7+:",
@@ -310,14 +333,15 @@ def draw(rows: list[Summary]) -> Figure:
             values = [100 * row.mean for row in mine]
             spread = [100 * row.std for row in mine]
             sizes = [row.size / 1e6 for row in mine]
-            axis.errorbar(sizes, values, spread, fmt=styles[method], ms=4, lw=1.2, capsize=2, label=method)
+            axis.errorbar(sizes, values, spread, fmt=styles[method], ms=4, lw=1.2, capsize=2, label=LABELS[method])
         axis.set_xscale("log")
         axis.set_xlabel("stored megabytes")
         axis.set_title(f"{net[:-1]} × {net[-1]}", fontsize=10)
         axis.grid(visible=True, alpha=0.3)
     axes[0].set_ylabel("test accuracy, %")
     axes[0].set_ylim(bottom=55)
-    axes[-1].legend(fontsize=7, loc="lower right")
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return figure
 
 
@@ -330,13 +354,15 @@ def main() -> None:
     options.add_argument("--nets", nargs="+", choices=list(NETS))
     options.add_argument("--sparsity", type=float, nargs="+")
     options.add_argument("--methods", nargs="+", choices=METHODS)
+    options.add_argument("--finished", action="store_true", help="report the rows finished by earlier runs, run none")
     args = options.parse_args()
     args.seeds = args.seeds or (1 if args.quick else 5)
     args.out.mkdir(parents=True, exist_ok=True)
     fixed = None if args.data == "mixture" else load(args.data)
     name = "compress_mnist" if args.data == "mnist5k" else f"compress_{Path(args.data).stem}"
-    cells = [*small_dense(args), *grid(args)]
-    results = run(cells, mixture if fixed is None else lambda _: fixed, args.out / f"{name}.jsonl")
+    path = args.out / f"{name}.jsonl"
+    cells = finished(path) if args.finished else [*small_dense(args), *grid(args)]
+    results = run(cells, mixture if fixed is None else lambda _: fixed, path)
     rows = summarise(cells, results)
     print(table(rows))
     best = budgets(rows)
