@@ -572,7 +572,11 @@ def test_networks_without_linear_part_keep_the_scale_of_their_kernel(activations
         ({"family": "{0,1}", "spacing": "free"}, ValueError, '`family` must be None with spacing="free"'),
         ({"method": "paper", "levels": 4}, ValueError, "must be left alone"),
         ({"levels": 3.0}, TypeError, "`levels` must be an integer"),
-        ({"method": "magic"}, ValueError, "`method` must be one of 'tight', 'layerwise', 'data', 'paper', got 'magic'"),
+        (
+            {"method": "magic"},
+            ValueError,
+            "`method` must be one of 'tight', .*'paper', 'moments', got 'magic'",
+        ),
         ({"method": None}, ValueError, "`method` must be one of"),
         ({"objective": "all"}, ValueError, "`objective` must be one of 'ck', 'ntk', 'both'"),
         ({"method": "paper", "n_starts": 0}, ValueError, "`n_starts` must be at least 1"),

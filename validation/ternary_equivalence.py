@@ -23,9 +23,7 @@ at every row's own norm,
 
 whose k = 0, 1, 2 vanish at s = tau0 and are linear in s² − tau0² = O(p^-1/2) near it: this is the part of order n^-1/2.
 The slopes of h1 = E[σ'] and h2 = E[σ''] in tau² are half the third and fourth Hermite moments E[σ⁽³⁾], E[σ⁽⁴⁾], so a
-match of these two as well removes it. Two thresholds with free levels do that: the jumps of l must be the Gauss rule of
-two nodes of the (for monotone σ positive) measure σ'(t) φ(t/τ) dt/τ, as E[l⁽ᵏ⁾] = Σ_j Δ_j φ(r_j) He_{k−1}(r_j)/τᵏ
-("four moments").
+match of these two as well removes it: ``method="moments"``, two thresholds with free levels ("four moments").
 
 The diagonal: mean over rows of (K'_ii − K_ii)/α1 against ``Match.excess`` = (c' − c)/α1 (α1 → the larger of α2, α3
 where α1 = 0), for the CK; at norm tau0 itself, and averaged over the rows as drawn, which differs by O(1/p).
@@ -90,20 +88,6 @@ def matches(net: rn.Network, tau0: float) -> dict[tuple[str, str], rn.Match]:
     return {key: match for key, match in found.items() if match.feasible}
 
 
-def four_moments(act: rn.Activation, tau: float) -> rn.Activation:
-    """Return the step of two thresholds with the same E[σ^(k)], k = 1 … 4, at one scale: a Gauss rule of two nodes."""
-    step = 1e-3 * tau**2
-    above, at, below = (rn.moments(act, np.sqrt(tau**2 + shift)) for shift in (step, 0.0, -step))
-    third, fourth = ((getattr(above, n) - getattr(below, n)) / step for n in ("d1", "d2"))  # d/dτ² = ½ d²/dt²
-    mu = [at.d1, tau * at.d2, tau**2 * third + at.d1, tau**3 * fourth + 3.0 * tau * at.d2]  # of u^k, u = t/τ
-    c, b = np.linalg.solve([[mu[0], mu[1]], [mu[1], mu[2]]], [-mu[2], -mu[3]])
-    root = np.sqrt(b * b - 4.0 * c)
-    nodes = np.array([-b - root, -b + root]) / 2.0
-    weights = np.linalg.solve(np.vander(nodes, 2, increasing=True).T, mu[:2])
-    jumps = tau * weights / stats.norm.pdf(nodes)
-    return rn.activations.step(tau * nodes, np.concatenate([[0.0], np.cumsum(jumps)]))
-
-
 def low_parts(act: rn.Activation, tau: float, norms: Array, rho: Array) -> list[Array]:
     """Terms k = 0, 1, 2 of one layer's CK, centred at tau, with every row's own Hermite coefficients."""
     low, high = norms.min() ** 2, norms.max() ** 2
@@ -161,9 +145,9 @@ def one_draw(net: rn.Network, found: dict[tuple[str, str], rn.Match], x: Array, 
                                             strict=True)]  # fmt: skip
         out["difference"][NO_LINEAR, "ck"] = operator_norm(gap - parts[1]) / size["ck"]
         out["difference"][NO_LOW, "ck"] = operator_norm(gap - parts[0] - parts[1] - parts[2]) / size["ck"]
-        four = rn.Network([four_moments(act, tau0)], tau0=tau0)
-        shifts = [rn.coefficients(each, tau0).shift("ck") for each in (four, net)]
-        out["four_moments_excess"] = (shifts[0] - shifts[1]) / found[TIGHT, "ck"].unit
+        moments = rn.match(net, tau0, method="moments")
+        four = rn.Network(moments.activations, tau0=tau0)
+        out["four_moments_excess"] = moments.excess
         for kind, kernel in both(four, x).items():
             out["difference"][FOUR, kind] = operator_norm(kernel - dense[kind]) / size[kind]
     return out

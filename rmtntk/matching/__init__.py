@@ -11,6 +11,7 @@ from rmtntk._typing import FloatArray
 from rmtntk._validation import check_choice, check_data, check_integer, check_real, check_widths
 from rmtntk.matching.data import match_data
 from rmtntk.matching.families import FAMILIES, Family, family_of
+from rmtntk.matching.gauss import LEAST_LEVELS, match_moments
 from rmtntk.matching.layerwise import match_layerwise
 from rmtntk.matching.problem import Match, Objective, Target, infeasible, target_of
 from rmtntk.matching.published import match_paper
@@ -47,6 +48,7 @@ _DISPATCH: dict[str, Callable[[_Request], Match]] = {
     "layerwise": lambda request: match_layerwise(request.target, request.objective, request.family),
     "data": _data,
     "paper": _paper,
+    "moments": lambda request: match_moments(request.target, request.objective, request.family.levels),
 }
 METHODS = tuple(_DISPATCH)
 
@@ -55,7 +57,7 @@ def match(
     net: Network,
     tau0: float | None = None,
     *,
-    method: Literal["tight", "data", "layerwise", "paper"] = "tight",
+    method: Literal["tight", "data", "layerwise", "paper", "moments"] = "tight",
     levels: int | None = None,
     spacing: Literal["equal", "free"] = "equal",
     family: str | Sequence[float] | None = None,
@@ -73,16 +75,20 @@ def match(
         Centred, without biases.
     tau0 : float, optional
         Scale of the inputs; the network's own if not given.
-    method : {"tight", "data", "layerwise", "paper"}
+    method : {"tight", "data", "layerwise", "paper", "moments"}
         "tight": match α2/α1, α3/α1 of the whole network and minimise the excess. "data": the same equations, but
         of all their solutions the one that predicts best over the samples `x` (:mod:`rmtntk.matching.risk`); takes
         seconds. "layerwise": match α1, α2, α3
         after every layer, by complete root finding on a grid. "paper": the published algorithm, which may fail.
+        "moments": the first 2(levels − 1) moments E[σ⁽ʲ⁾] of every layer, by steps of free levels
+        (:mod:`rmtntk.matching.gauss`): one layer's kernels then differ by 1/n instead of n^-1/2; for one layer, and
+        deep networks in which no later layer needs g (E[σ''] = 0 after the first).
         All but "paper" are free of random numbers.
     levels : int, optional
-        Pieces of every step function, 2 to 8; 3 if not given.
+        Pieces of every step function, 2 to 8 (from 3 on for "moments"); 3 if not given.
     spacing : {"equal", "free"}
-        Whether the levels are equally spaced (rising, or falling and then rising) or sought as well.
+        Whether the levels are equally spaced (rising, or falling and then rising) or sought as well; "moments"
+        always seeks them.
     family : str or sequence of float, optional
         "{-1,0,1}", "{1,0,1}", "{0,1}" or any other levels from left to right, up to an amplitude and a constant; None
         or "mixed" for all of the given number.
@@ -128,6 +134,15 @@ def match(
     chosen = family_of(levels, spacing, family)
     if method == "paper" and (levels not in (None, 3) or spacing != "equal" or family is not None):
         raise ValueError('`levels`, `spacing` and `family` must be left alone with method="paper", which has its own')
+    if method == "moments" and family is not None:
+        raise ValueError(
+            f'`family` must be None with method="moments" (the levels are what is sought), got {family!r}; '
+            'try method="tight"'
+        )
+    if method == "moments" and chosen.levels < LEAST_LEVELS:
+        raise ValueError(
+            f'`levels` must be {LEAST_LEVELS} to 8 with method="moments" (two thresholds at least), got {levels}'
+        )
     n_starts = check_integer(n_starts, "n_starts", low=1)
     seed = check_integer(seed, "seed", low=0)
     rows: FloatArray | None = None

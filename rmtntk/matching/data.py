@@ -3,7 +3,7 @@ r"""Exact in α1, α2, α3, and of all exact solutions the one that predicts bes
 Matching leaves most thresholds undetermined. ``tight`` spends them on the least excess; here they minimise the risk of
 :mod:`rmtntk.matching.risk`, which sees the whole kernel over the data's own correlations and norms, up to a multiple
 of the identity, and the noise of a network of finite width. Sequential quadratic programming from the solutions
-of least excess, with the equations kept; deterministic.
+of least excess, with the equations kept and the excess at 0 or more; deterministic.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import scipy  # loads scipy.optimize when it is first used
 
 from rmtntk._typing import FloatArray
 from rmtntk.matching.families import Family
+from rmtntk.matching.floor import below_floor, without_excess
 from rmtntk.matching.problem import Match, Objective, Target, build, finish, quiet_search
 from rmtntk.matching.risk import PredictionRisk
 from rmtntk.matching.search import Problem
@@ -52,7 +53,12 @@ def match_data(target: Target, objective: Objective, family: Family, x: FloatArr
         value = _risk(risk, target, problem, moved)
         if value < least:
             found = finish(target, problem.layers(moved), "data", objective, levels=family.levels)
-            if found.feasible:
+            if found.feasible and below_floor(target, found.excess):
+                raised = without_excess(target, problem, moved, "data", objective, family.levels)
+                if raised is None:
+                    continue
+                found, value = raised, risk(raised.activations)
+            if found.feasible and value < least:
                 best, least = found, value
     verdict = f"risk {least:.4f} over the data, {first:.4f} with the least excess"
     return replace(best, risk=least, message=f"{best.message}; {verdict}")
@@ -68,9 +74,15 @@ def _descend(risk: PredictionRisk, target: Target, problem: Problem, start: Floa
     def cost(z: FloatArray) -> float:
         return _risk(risk, target, problem, z)
 
-    constraints = []
+    constraints = [
+        {  # no less of a ridge than the dense network's
+            "type": "ineq",
+            "fun": lambda z: np.array([problem.cost(z) - problem.floor]),
+            "jac": lambda z: problem.cost_gradient(z)[None, :],
+        }
+    ]
     if problem.equations:
-        constraints = [{"type": "eq", "fun": problem.deviations, "jac": problem.deviation_gradients}]
+        constraints.append({"type": "eq", "fun": problem.deviations, "jac": problem.deviation_gradients})
     low, high = np.array(problem.bounds()).T
     with quiet_search():
         result = scipy.optimize.minimize(

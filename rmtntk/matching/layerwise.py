@@ -24,6 +24,7 @@ from rmtntk._jit import steps
 from rmtntk._typing import FloatArray
 from rmtntk.matching.bounds import LLOYD_MAX_THRESHOLD, least_ridge
 from rmtntk.matching.families import Family, family_of
+from rmtntk.matching.floor import below_floor, one_piece_less, without_excess
 from rmtntk.matching.problem import (
     Layer,
     Match,
@@ -33,7 +34,7 @@ from rmtntk.matching.problem import (
     finish,
     infeasible,
 )
-from rmtntk.matching.search import EVEN, GENERAL, ODD, Equation, Problem
+from rmtntk.matching.search import EVEN, GENERAL, ODD, Equation, Problem, parameters_of
 
 __all__ = ["Equations", "chains", "match_layerwise", "solve_layer"]
 
@@ -229,11 +230,31 @@ def chains(target: Target, family: Family | None = None) -> tuple[list[list[Laye
     return [list(path.layers) for path in paths], "", complete
 
 
-def match_layerwise(target: Target, objective: Objective, family: Family | None = None) -> Match:
-    """Match every layer exactly; of all chains of solutions take the one of least variance."""
+def match_layerwise(
+    target: Target, objective: Objective, family: Family | None = None, known: list[list[Layer]] | None = None
+) -> Match:
+    """Match every layer exactly; of all chains of solutions (`known`, or found here) take the one of least variance.
+
+    Where its ridge would be less than the dense network's the last layer makes up for it.
+    """
     family = family or family_of(None, "equal", None)
-    found, reason, _ = chains(target, family)
+    found, reason, _ = (known, "", True) if known else chains(target, family)
     objective = "both" if objective == "ck" else objective
     if not found:
         return infeasible(target, "layerwise", objective, reason, levels=family.levels)
-    return finish(target, found[0], "layerwise", objective, levels=family.levels)
+    result = finish(target, found[0], "layerwise", objective, levels=family.levels)
+    if result.feasible and below_floor(target, result.excess):
+        assert result.coefficients is not None
+        before, last = tuple(found[0][:-1]), found[0][-1]
+        even = target.h1[-1] == 0.0
+        _, equations = _equations(target, target.depth - 1, float(result.coefficients.tau[-2]))
+        kind = EVEN if even else (ODD if equations.ratio == 0.0 else GENERAL)
+        fixed = (Equation(2, 0, 0.5 * equations.ratio**2, True, "h2/h1"),) if kind == GENERAL else ()
+        fewer = one_piece_less(family.shapes[0]) if kind == ODD and len(family.shapes) > 1 else None
+        for shape in (last.shape, fewer) if fewer else (last.shape,):
+            problem = Problem(np.array([kind]), (shape,), family.free, 2 if even else 0, fixed)
+            low = parameters_of(last, kind, family.free) if shape is last.shape else None
+            raised = without_excess(target, problem, low, "layerwise", objective, family.levels, before)
+            if raised is not None:
+                return raised
+    return result

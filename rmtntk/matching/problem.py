@@ -149,8 +149,12 @@ class Match:
 
     @property
     def gap(self) -> float:
-        """Excess less its bound: the answer is within this of the best there is (where it is feasible)."""
-        return self.excess - self.excess_bound
+        """Excess less its bound or 0, whichever is larger: the answer is within this of the best (where feasible).
+
+        Below 0 there is nothing to win, and an excess below 0 is given only where the levels allow no other: then it
+        is compared with the bound alone.
+        """
+        return self.excess - max(self.excess_bound, min(self.excess, 0.0))
 
 
 FEASIBLE_RESIDUAL = 1e-10

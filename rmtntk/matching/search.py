@@ -20,6 +20,8 @@ from rmtntk.matching.problem import Layer, quiet_search
 __all__ = ["Equation", "Problem", "Solution"]
 
 GENERAL, ODD, EVEN = 0, 1, 2
+_CONVERGED = 1e-13
+_MARGIN = 1e-3  # of the cost, below the floor
 
 
 class Equation(NamedTuple):
@@ -43,13 +45,14 @@ class Solution(NamedTuple):
 
 @dataclass(eq=False)
 class Problem:
-    """Layers of given kinds and shapes; maximise rows[reference] under the equations."""
+    """Layers of given kinds and shapes; maximise rows[reference] under the equations, as far as cost = `floor`."""
 
     kinds: IntArray
     shapes: tuple[tuple[float, ...], ...]
     free: bool
     reference: int
     equations: tuple[Equation, ...]
+    floor: float = -math.inf
 
     def __post_init__(self) -> None:
         self.sizes = np.array([len(q) for q in self.shapes], dtype=np.int64)
@@ -112,6 +115,14 @@ class Problem:
             first = (-4.5, 4.5) if kind == GENERAL else (-6.0, 1.3)
             out.extend([first] * min(n, 1) + [(-6.0, 2.0)] * (n - 1) + [(-30.0, 30.0)] * (count - n))
         return out
+
+    def is_gap(self) -> FloatArray:
+        """1 where a parameter is the logarithm of a gap between thresholds, (n,)."""
+        out: list[float] = []
+        for kind, k, count in zip(self.kinds, self.sizes, self.counts, strict=True):
+            n = int(k - 1 if kind == GENERAL else (k - 1) // 2)
+            out.extend([float(kind != GENERAL)] * min(n, 1) + [1.0] * (n - 1) + [0.0] * (count - n))
+        return np.array(out)
 
     def starts(self, count: int, keep: int, extra: tuple[FloatArray, ...] = ()) -> list[FloatArray]:
         """The `keep` best of `count` points, no two of them close."""
@@ -183,10 +194,18 @@ class Problem:
         constraints = []
         if self.equations:
             constraints = [{"type": "eq", "fun": self.deviations, "jac": self.deviation_gradients}]
+        flat = self.floor - _MARGIN  # nothing below is worth the way
+
+        def cost(z: FloatArray) -> float:
+            return max(self.cost(z), flat)
+
+        def gradient(z: FloatArray) -> FloatArray:
+            return self.cost_gradient(z) if self.cost(z) > flat else np.zeros(self.n)
+
         with quiet_search():
             z = np.asarray(
                 scipy.optimize.minimize(
-                    self.cost, np.clip(start, low, high), jac=self.cost_gradient, method="SLSQP", bounds=box,
+                    cost, np.clip(start, low, high), jac=gradient, method="SLSQP", bounds=box,
                     constraints=constraints, options={"maxiter": 120, "ftol": 1e-13},
                 ).x
             )  # fmt: skip
@@ -205,8 +224,8 @@ class Problem:
     def polish(self, z: FloatArray) -> FloatArray:
         """Gauss–Newton steps of least norm onto the equations: the optimum moves by no more than their residual."""
         z = z.copy()
-        if self.equations:
-            steps.project(z, *self._arrays(), 20)
+        if self.equations and steps.project(z, *self._arrays(), 20) > _CONVERGED:
+            steps.project(z, *self._arrays(), 40)  # a double root is approached linearly
         return z
 
     def layers(self, z: FloatArray) -> list[Layer]:
@@ -238,11 +257,6 @@ def parameters_of(layer: Layer, kind: int, free: bool) -> FloatArray:
         z = np.log(np.diff(np.append(0.0, positive)))
         values = q[k - k // 2 :] if kind == ODD else q[k // 2 :]
     return np.append(z, values) if free else z
-
-
-def kinds_of(h1: FloatArray, all_odd: bool) -> IntArray:
-    """Even where h1 = 0; odd everywhere or nowhere."""
-    return np.where(h1 == 0.0, EVEN, ODD if all_odd else GENERAL).astype(np.int64)
 
 
 def shape_for(family: Family, kind: int) -> tuple[tuple[float, ...], ...]:
