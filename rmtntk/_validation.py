@@ -1,6 +1,7 @@
 """Coercion and checks of arguments: the only place that turns input into arrays and numbers.
 
-Every message names the argument, what is required and what came.
+Anything that NumPy or DLPack can read will do (pandas, memory maps, Zarr, Dask, tensors on the CPU); arrays of the
+right type, order and alignment are not copied. Every message names the argument, what is required and what came.
 """
 
 import numbers
@@ -15,7 +16,9 @@ from rmtntk._typing import AnyArray, FloatArray, IntArray, Seed
 
 __all__ = [
     "as_generator",
+    "check_array",
     "check_choice",
+    "check_columns",
     "check_data",
     "check_dtype",
     "check_integer",
@@ -25,17 +28,77 @@ __all__ = [
     "check_square",
     "check_squares",
     "check_widths",
+    "label_list",
     "squared_norms",
+    "to_host",
 ]
+
+_HOST = (1, 3, 11, 13)  # DLPack's devices whose memory the CPU reads: kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged
+_UNREADABLE = (TypeError, ValueError, RuntimeError, BufferError, AttributeError, NotImplementedError)
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        memoryview(value).release()
+    except _UNREADABLE:
+        return False
+    return True
+
+
+def _elsewhere(value: Any) -> str:
+    """Return the name of the device that holds an array if it is none that the CPU reads; else nothing."""
+    device = getattr(value, "device", None)
+    try:
+        kind, number = value.__dlpack_device__()
+    except _UNREADABLE:  # none, or a device that DLPack does not know
+        found = getattr(device, "type", "cpu")
+        return str(device) if isinstance(found, str) and found != "cpu" else ""
+    return "" if int(kind) in _HOST else str(device) if device is not None else f"device {int(kind)}:{number} of DLPack"
+
+
+def to_host(value: Any, name: str) -> Any:
+    """Return `value` itself if NumPy can read it, or a view of its memory if only DLPack can.
+
+    Raises
+    ------
+    TypeError
+        If it is a tensor that requires gradients, or one in the memory of another device: neither is copied unasked.
+    """
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__") or _has_buffer(value):
+        return value
+    if getattr(value, "requires_grad", False) is True:
+        raise TypeError(
+            f"`{name}` must not require gradients, which do not pass through rmtntk, got a {type(value).__name__} that "
+            f"does: pass {name}.detach()"
+        )
+    device = _elsewhere(value)
+    if device:
+        raise TypeError(
+            f"`{name}` must be in the CPU's memory, got a {type(value).__name__} on {device}: pass {name}.cpu(), or "
+            "another copy that NumPy can read"
+        )
+    if any(hasattr(value, way) for way in ("__array__", "__array_interface__", "__array_struct__")):
+        return value
+    try:
+        return np.from_dlpack(value)
+    except _UNREADABLE as error:
+        raise _not_an_array(value, name, error) from error
+
+
+def _not_an_array(value: Any, name: str, error: Exception) -> TypeError:
+    return TypeError(f"`{name}` must be what NumPy makes an array of, got a {type(value).__name__}: {error}")
 
 
 def _as_float_array(value: ArrayLike, name: str, *, keep_float32: bool = False) -> AnyArray:
     if hasattr(value, "toarray"):  # SciPy's sparse matrices, of which NumPy would make an array of one object
         raise TypeError(f"`{name}` must be a dense array, got a sparse {type(value).__name__}: pass {name}.toarray()")
+    given = to_host(value, name)
     try:
-        array = np.asarray(value)
+        array = np.asarray(given)
     except ValueError as error:  # ragged nested lists
         raise ValueError(f"`{name}` must be a rectangular array of real numbers: {error}") from None
+    except (TypeError, RuntimeError, BufferError) as error:
+        raise _not_an_array(value, name, error) from error
     if array.dtype.kind == "c":
         raise TypeError(f"`{name}` must be real, got {array.dtype} values: pass real and imaginary parts apart")
     if array.dtype.kind not in "fiub":
@@ -87,6 +150,15 @@ def check_data(value: ArrayLike, name: str = "x", *, keep_float32: bool = False,
     return np.require(checked, requirements=("C", "A"))
 
 
+def check_columns(value: ArrayLike, name: str, n: int) -> tuple[FloatArray, bool]:
+    """Return right sides, one or several, as a finite C-contiguous array (n, k) in float64, and whether it was (n,)."""
+    array = _as_float_array(value, name)
+    checked = check_array(array, name, 1 if array.ndim == 1 else 2)
+    if len(checked) != n:
+        raise ValueError(f"`{name}` must have one row per sample, {n}, got shape {checked.shape}")
+    return np.ascontiguousarray(checked.reshape(n, -1)), array.ndim == 1
+
+
 def check_pair(
     x: ArrayLike, y: ArrayLike | None, *, keep_float32: bool = False, finite: bool = True
 ) -> tuple[AnyArray, AnyArray | None]:
@@ -107,7 +179,9 @@ def check_pair(
 
 def check_square(value: ArrayLike, name: str) -> FloatArray:
     """Return a finite symmetric matrix."""
-    matrix = check_array(value, name, 2)
+    array = _as_float_array(value, name, keep_float32=True)
+    single = array.dtype == np.float32
+    matrix = check_array(array, name, 2)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"`{name}` must be square, got shape {matrix.shape}")
     scale, gap = 0.0, 0.0
@@ -116,7 +190,7 @@ def check_square(value: ArrayLike, name: str) -> FloatArray:
         scale = max(scale, float(np.abs(rows).max()))
         gap = max(gap, float(np.abs(rows - matrix[:, start : start + 256].T).max()))
     # halves computed apart differ by rounding, which is that of float32 where the matrix is
-    if gap > (1e-5 if getattr(value, "dtype", None) == np.float32 else 1e-8) * scale:
+    if gap > (1e-5 if single else 1e-8) * scale:
         raise ValueError(f"`{name}` must be symmetric, got entries that differ by {gap:.3g} across the diagonal")
     return matrix
 
@@ -187,10 +261,19 @@ def check_widths(value: Any, depth: int) -> tuple[int, ...]:
     return tuple(check_integer(width, f"widths[{k}]", low=1) for k, width in enumerate(value))
 
 
+def label_list(labels: Any, name: str = "labels") -> list[Any]:
+    """Return labels as a list of Python's objects; those of tensors and arrays compare by value only so."""
+    if not callable(getattr(labels, "tolist", None)):
+        if not any(hasattr(labels, way) for way in ("__array__", "__dlpack__")):
+            return list(labels)
+        labels = np.asarray(to_host(labels, name))
+    return list(labels.tolist())
+
+
 def check_labels(labels: Any, n_samples: int, name: str = "labels") -> tuple[list[Hashable], IntArray]:
     """Return the distinct labels, sorted where they can be, and each sample's index among them."""
     try:
-        values = list(labels.tolist() if isinstance(labels, np.ndarray) else labels)
+        values = label_list(labels)
     except TypeError:
         raise TypeError(f"`{name}` must be a sequence of {n_samples} labels, got {labels!r}") from None
     if len(values) != n_samples:

@@ -243,15 +243,15 @@ def operator_norm(matrix: FloatArray | Equivalent) -> float:
     return float(abs(values[0]))
 
 
-def spectral_error(k: ArrayLike, eq: Equivalent | ArrayLike) -> float:
+def spectral_error(k: ArrayLike, eq: Equivalent | ArrayLike | LinearOperator) -> float:
     """Return ‖K − K̃‖ / ‖K‖ in operator norm, to about 1e-6 relative.
 
     Parameters
     ----------
     k : array_like, shape (n, n)
         Symmetric kernel matrix.
-    eq : Equivalent or array_like, shape (n, n)
-        What to compare it with.
+    eq : Equivalent, array_like or LinearOperator, shape (n, n)
+        What to compare it with; another operator is made an array by its products with the unit vectors.
 
     Raises
     ------
@@ -264,7 +264,9 @@ def spectral_error(k: ArrayLike, eq: Equivalent | ArrayLike) -> float:
             f"`eq` must be a symmetric kernel, got a cross kernel of shape {eq.shape}: compare with "
             "eq.to_dense() directly"
         )
-    other: Any = eq.to_dense() if isinstance(eq, Equivalent) else check_square(np.asarray(eq), "eq")
+    if isinstance(eq, LinearOperator) and not isinstance(eq, Equivalent):
+        eq = eq @ np.eye(eq.shape[1])
+    other: Any = eq.to_dense() if isinstance(eq, Equivalent) else check_square(eq, "eq")
     if other.shape != matrix.shape:
         raise ValueError(f"`eq` must have the shape of `k`, {matrix.shape}, got {other.shape}")
     size = operator_norm(matrix)

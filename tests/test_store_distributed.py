@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import rmtntk as rn
-from rmtntk.store import KernelMatrix, StoreError
+from rmtntk.errors import MemoryLimitError
+from rmtntk.store import KernelMatrix, StoreError, budget
 
 pytest.importorskip("zarr")
 distributed = pytest.importorskip("distributed")
@@ -76,3 +77,22 @@ def test_a_cluster_whose_worker_is_killed(client, tmp_path, monkeypatch):
 def test_arguments(tmp_path):
     with pytest.raises(TypeError, match="`client`"):
         ours.compute_distributed(threading.Thread(), NET, data(5), tmp_path / "k")
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_the_memory_of_workers_is_asked_before_anything_is_sent(client, tmp_path, monkeypatch):
+    x = data(100)
+    sent = []
+    monkeypatch.setattr(client, "scatter", lambda *args, **options: sent.append(args))
+    with pytest.raises(MemoryLimitError, match=r"`memory_limit` must be at least .* a worker holds .*take a larger"):
+        ours.compute_distributed(client, NET, x, tmp_path / "k", tile=16, memory_limit="20MiB")
+    held = max(client.run(budget.resident).values())
+    with pytest.raises(MemoryLimitError, match=r"a tile of 3000 rows needs .*; take tile=\d+"):
+        ours.compute_distributed(client, NET, data(3000), tmp_path / "k", tile=3000, memory_limit=held + (140 << 20))
+    assert not (tmp_path / "k").exists()
+    monkeypatch.undo()
+    assert not sent
+    kernel = ours.compute_distributed(client, NET, x, tmp_path / "k", tile=16, memory_limit="4GiB")
+    KernelMatrix.compute(NET, x, tmp_path / "single", tile=16)
+    assert tiles(tmp_path / "k") == tiles(tmp_path / "single")
+    assert kernel.n_tiles_done == kernel.n_tiles

@@ -1,17 +1,69 @@
 """Leading eigenpairs of an equivalent: through a p × p matrix where that is exact, by block Lanczos elsewhere."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from rmtntk._typing import FloatArray, IntArray
+from rmtntk.errors import ConvergenceError
 from rmtntk.operator import Equivalent
 from rmtntk.solvers.krylov import Ritz
 from rmtntk.solvers.lowrank import LowRank, low_rank
 
-__all__ = ["constant_parts", "dense_pairs", "gram_pairs", "lanczos_start", "order_of"]
+__all__ = ["Eigenpairs", "as_eigenpairs", "constant_parts", "dense_pairs", "gram_pairs", "lanczos_start", "order_of"]
 
 _RANDOM = 0.1  # share of random numbers in the vectors to start from beyond the wanted ones
 _WORTH = 100  # columns of W per vector of a block, up to which the start costs less than the products it saves
 _CUT = 1e-13  # of the largest eigenvalue of WᵀW: below it there are only rounding errors
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Leading eigenpairs.
+
+    Attributes
+    ----------
+    values : ndarray, shape (k,)
+        Descending.
+    vectors : ndarray, shape (n, k)
+        Orthonormal columns.
+    residuals : ndarray, shape (k,)
+        ‖K v − λ v‖ of each; λ is within this distance of an eigenvalue.
+    converged : bool
+        Whether every residual is at most ``tol`` times the largest |λ|.
+    n_iter : int
+        Products with blocks of vectors; passes over all tiles of a kernel in tiles.
+    method : {"gram", "dense", "lanczos"}
+        How.
+    message : str
+        Outcome in words.
+    """
+
+    values: FloatArray
+    vectors: FloatArray
+    residuals: FloatArray
+    converged: bool
+    n_iter: int
+    method: str
+    message: str
+
+
+def as_eigenpairs(found: Ritz, k: int, tol: float, method: str, *, throw: bool) -> Eigenpairs:
+    """Return pairs by descending value and say whether `tol` is met, or raise ConvergenceError if it is not."""
+    order = np.argsort(-found.values, kind="stable")
+    values, vectors, residuals = found.values[order], found.vectors[:, order], found.residuals[order]
+    limit = tol * float(np.abs(values).max(initial=0.0))
+    worst = float(residuals.max(initial=0.0))
+    missed = k - int((residuals <= limit).sum())
+    message = f"all {k} residuals are at most {worst:.1e}, wanted {limit:.1e}"
+    if missed:
+        message = (
+            f"{missed} of {k} residuals are above {limit:.1e} after {found.n_iter} products (largest {worst:.1e}): "
+            "take a larger `maxiter` or `tol`, or another `k`, since eigenvalues inside a bulk are hard to tell apart"
+        )
+        if throw:
+            raise ConvergenceError(message, worst)
+    return Eigenpairs(values, vectors, residuals, missed == 0, found.n_iter, method, message)
 
 
 def constant_parts(operator: Equivalent) -> bool:

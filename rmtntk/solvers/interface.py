@@ -1,21 +1,20 @@
-r"""Eigenpairs and ridge systems of equivalents, without an n × n matrix where n is large.
+r"""Eigenpairs and ridge systems of equivalents and of kernels in tiles, without an n × n matrix where n is large.
 
 The theorem's form c1 X Xᵀ + V A Vᵀ + c I has both exactly from a system of p + K + 1 unknowns; the others by block
 Krylov methods whose products and preconditioner use the kernel's structure.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rmtntk._typing import FloatArray
-from rmtntk._validation import check_array, check_choice, check_integer, check_real
+from rmtntk._validation import check_choice, check_columns, check_integer, check_real
 from rmtntk.errors import ConvergenceError
 from rmtntk.operator import Equivalent
-from rmtntk.solvers.eigen import constant_parts, dense_pairs, gram_pairs, lanczos_start
+from rmtntk.solvers.eigen import Eigenpairs, as_eigenpairs, constant_parts, dense_pairs, gram_pairs, lanczos_start
 from rmtntk.solvers.krylov import block_lanczos, block_width
 from rmtntk.solvers.lowrank import Woodbury, low_rank
 from rmtntk.solvers.product import Product
@@ -29,47 +28,70 @@ _SYSTEM = 2048  # unknowns up to which Woodbury's formula is the default
 _LANDMARKS = 2048
 
 
-@dataclass(frozen=True, eq=False)
-class Eigenpairs:
-    """Leading eigenpairs.
+@runtime_checkable
+class TiledSolvers(Protocol):
+    """A symmetric kernel that has these methods itself: :class:`rmtntk.KernelMatrix`, on disk or on the fly."""
 
-    Attributes
-    ----------
-    values : ndarray, shape (k,)
-        Descending.
-    vectors : ndarray, shape (n, k)
-        Orthonormal columns.
-    residuals : ndarray, shape (k,)
-        ‖K̃ v − λ v‖ of each; λ is within this distance of an eigenvalue.
-    converged : bool
-        Whether every residual is at most ``tol`` times the largest |λ|.
-    n_iter : int
-        Products with blocks of vectors.
-    method : {"gram", "dense", "lanczos"}
-        How.
-    message : str
-        Outcome in words.
-    """
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether it is the kernel of one set of samples."""
+        ...
 
-    values: FloatArray
-    vectors: FloatArray
-    residuals: FloatArray
-    converged: bool
-    n_iter: int
-    method: str
-    message: str
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (n, n)."""
+        ...
+
+    def eigenpairs(
+        self,
+        k: int = ...,
+        *,
+        which: Literal["largest", "magnitude"] = ...,
+        tol: float = ...,
+        maxiter: int = ...,
+        throw: bool = ...,
+    ) -> Eigenpairs:
+        """Return leading eigenpairs."""
+        ...
+
+    def ridge_solve(
+        self,
+        b: ArrayLike,
+        ridge: float,
+        *,
+        tol: float = ...,
+        maxiter: int = ...,
+        landmarks: int | None = ...,
+        throw: bool = ...,
+        progress: Callable[[int, float], None] | None = ...,
+    ) -> RidgeSolution:
+        """Solve (K + λ I) x = b."""
+        ...
 
 
-def _check_operator(operator: Any, what: str) -> Equivalent:
-    if not isinstance(operator, Equivalent):
-        raise TypeError(f"`operator` must be an Equivalent, made by rmtntk.equivalent, got {type(operator).__name__}")
+def _check_operator(operator: Any, what: str) -> Equivalent | TiledSolvers:
+    if not isinstance(operator, Equivalent | TiledSolvers):
+        raise TypeError(
+            "`operator` must be an Equivalent, made by rmtntk.equivalent, or a KernelMatrix, got "
+            f"{type(operator).__name__}"
+        )
     if not operator.is_symmetric:
         raise ValueError(f"`operator` must be a symmetric kernel for {what}, got a cross kernel of {operator.shape}")
     return operator
 
 
+def _check_tiled(kernel: TiledSolvers, method: str, precision: str) -> None:
+    if method == "direct":
+        raise ValueError(
+            f"`method` must be 'auto' or 'cg' for a kernel in tiles, got 'direct': if {kernel.shape[0]} rows fit into "
+            "memory, take np.asarray(kernel) and scipy.linalg.solve(..., assume_a='pos')"
+        )
+    if precision != "double":
+        raise ValueError(f"`precision` must be 'double' for a kernel in tiles, got {precision!r}: its tiles set it")
+
+
 def eigenpairs(
-    operator: Equivalent,
+    operator: Equivalent | TiledSolvers,
     k: int = 20,
     *,
     which: Literal["largest", "magnitude"] = "largest",
@@ -77,12 +99,13 @@ def eigenpairs(
     maxiter: int = 200,
     throw: bool = True,
 ) -> Eigenpairs:
-    r"""Return the k leading eigenvalues and eigenvectors of an equivalent.
+    r"""Return the k leading eigenvalues and eigenvectors of a symmetric kernel.
 
     Parameters
     ----------
-    operator : Equivalent
-        Symmetric kernel.
+    operator : Equivalent or KernelMatrix
+        Symmetric kernel. Of a :class:`rmtntk.KernelMatrix`, on disk or on the fly, this is its own method, always
+        "lanczos": a pass over the tiles for each product.
     k : int
         How many, at most n.
     which : {"largest", "magnitude"}
@@ -118,6 +141,8 @@ def eigenpairs(
     tol² over the relative gap to the rest.
     """
     kernel = _check_operator(operator, "eigenpairs")
+    if not isinstance(kernel, Equivalent):
+        return kernel.eigenpairs(k, which=which, tol=tol, maxiter=maxiter, throw=throw)
     n, p = kernel.rows.shape
     k = check_integer(k, "k", low=1, high=n)
     check_choice(which, "which", ("largest", "magnitude"))
@@ -136,26 +161,11 @@ def eigenpairs(
     else:
         start = lanczos_start(kernel, k, block_width(n, k), which)
         found = block_lanczos(Product(kernel), n, k, which, tol, maxiter, start)
-    order = np.argsort(-found.values, kind="stable")
-    values, vectors, residuals = found.values[order], found.vectors[:, order], found.residuals[order]
-    limit = tol * float(np.abs(values).max())
-    worst = float(residuals.max())
-    converged = bool(worst <= limit)
-    if converged:
-        message = f"all {k} residuals are at most {worst:.1e}, wanted {limit:.1e}"
-    else:
-        message = (
-            f"{int((residuals > limit).sum())} of {k} residuals are above {limit:.1e} after {found.n_iter} products "
-            f"(largest {worst:.1e}): take a larger `maxiter` or `tol`, or another `k`, since eigenvalues inside a bulk "
-            "are hard to tell apart"
-        )
-        if throw:
-            raise ConvergenceError(message, worst)
-    return Eigenpairs(values, vectors, residuals, converged, found.n_iter, method, message)
+    return as_eigenpairs(found, k, tol, method, throw=throw)
 
 
 def ridge_solve(
-    operator: Equivalent,
+    operator: Equivalent | TiledSolvers,
     b: ArrayLike,
     ridge: float,
     *,
@@ -171,8 +181,9 @@ def ridge_solve(
 
     Parameters
     ----------
-    operator : Equivalent
-        Symmetric kernel K̃.
+    operator : Equivalent or KernelMatrix
+        Symmetric kernel K̃. Of a :class:`rmtntk.KernelMatrix`, on disk or on the fly, this is its own method, always
+        "cg" in "double": a pass over the tiles for each iteration, `landmarks` 1000 by default.
     b : array_like, shape (n,) or (n, k)
         Right sides; several together share the products.
     ridge : float
@@ -223,21 +234,22 @@ def ridge_solve(
     of 1e-2, those for digits are within 1 % of the solution's (``validation/bench_equivalents.py``).
     """
     kernel = _check_operator(operator, "a ridge system")
-    n = kernel.shape[0]
-    flat = np.ndim(b) == 1
-    right = check_array(b, "b", 1 if flat else 2)
-    if len(right) != n:
-        raise ValueError(f"`b` must have one row per sample, {n}, got shape {right.shape}")
-    ridge = check_real(ridge, "ridge", low=0.0)
     check_choice(method, "method", ("auto", "direct", "cg"))
     check_choice(precision, "precision", ("double", "mixed", "single"))
+    if not isinstance(kernel, Equivalent):
+        _check_tiled(kernel, method, precision)
+        return kernel.ridge_solve(
+            b, ridge, tol=tol, maxiter=maxiter, landmarks=landmarks, throw=throw, progress=progress
+        )  # fmt: skip
+    n = kernel.shape[0]
+    block, flat = check_columns(b, "b", n)
+    ridge = check_real(ridge, "ridge", low=0.0)
     tol = check_real(tol, "tol", low=0.0, open_low=True)
     maxiter = check_integer(maxiter, "maxiter", low=1)
     if landmarks is not None:
         landmarks = check_integer(landmarks, "landmarks", low=0, high=n)
     elif kernel.degree > 1:
         landmarks = min(_LANDMARKS, n // 4)
-    block = np.ascontiguousarray(right.reshape(n, -1), dtype=np.float64)
     diagonal = ridge + (np.zeros(n) if kernel.shift is None else kernel.shift)
     low = low_rank(kernel)
     formula = kernel.degree <= 1 and low.rank < n and bool(diagonal.min() > 0.0)

@@ -14,10 +14,12 @@ from rmtntk.solvers.krylov import block_cg
 from rmtntk.solvers.lowrank import LowRank, Woodbury, low_rank, nystroem
 from rmtntk.solvers.product import Product
 
-__all__ = ["Dense", "RidgeSolution", "conjugate", "refined"]
+__all__ = ["Dense", "RidgeSolution", "conjugate", "refined", "restarted"]
 
 _REFINEMENTS = 3
 _MIXED = 1e-4  # what one round of float32 products is asked for
+
+Apply = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,29 +161,77 @@ def conjugate(
     precision: str,
     progress: Callable[[int, float], None] | None,
 ) -> RidgeSolution:
-    """Block conjugate gradients, restarted from the residual computed in float64 until that meets the tolerance."""
+    """Block conjugate gradients for an equivalent, with its structure in products and preconditioner."""
     exact = Product(kernel, np.float32 if precision == "single" else np.float64)
     mixed = precision == "mixed" and kernel.degree > 1
-    quick = Product(kernel, np.float32) if mixed else exact
-    precondition = _preconditioner(kernel, diagonal, landmarks)
+    return restarted(
+        exact, b, ridge, _preconditioner(kernel, diagonal, landmarks), tol, maxiter, progress,
+        quick=Product(kernel, np.float32) if mixed else None,
+        definite="another `degree`, quadratic='class_means', or method='direct'",
+        rounding="a larger `tol`, or precision='mixed'" if precision == "single" else "a larger `tol`",
+    )  # fmt: skip
+
+
+def restarted(
+    apply: Apply,
+    b: FloatArray,
+    ridge: float,
+    precondition: Apply,
+    tol: float,
+    maxiter: int,
+    progress: Callable[[int, float], None] | None,
+    *,
+    quick: Apply | None = None,
+    definite: str,
+    rounding: str,
+) -> RidgeSolution:
+    """Block conjugate gradients, restarted from the residual computed with `apply` until that meets the tolerance.
+
+    Parameters
+    ----------
+    apply : callable
+        Product K B.
+    b : ndarray, shape (n, k)
+        Right sides.
+    ridge : float
+        λ.
+    precondition : callable
+        Approximation of (K + λ I)⁻¹ B, positive definite.
+    tol : float
+        Largest ‖b − (K + λ I) x‖ / ‖b‖ of a column.
+    maxiter : int
+        Most iterations.
+    progress : callable or None
+        Called as progress(iterations, relative residual).
+    quick : callable, optional
+        Product of less precision for the iterations between restarts, each of which then gains four digits only.
+    definite, rounding : str
+        What else to try if K + λ I is not positive definite, or if rounding stops the iterations.
+
+    Returns
+    -------
+    RidgeSolution
+        With `x` of shape (n, k).
+    """
     size = np.linalg.norm(b, axis=0)
     live = size > 0.0
     x = np.zeros_like(b)
     rest: AnyArray = b
     error, n_iter = _relative(b, size), 0
     curvature = None
+    product = apply if quick is None else quick
 
     def lifted(block: FloatArray) -> FloatArray:
-        return quick(block) + ridge * block
+        return product(block) + ridge * block
 
     while error > tol and n_iter < maxiter:
         goal = 0.9 * tol * size[live]
-        if mixed:
+        if quick is not None:
             goal = np.maximum(goal, _MIXED * np.linalg.norm(rest[:, live], axis=0))
         found = block_cg(lifted, precondition, rest[:, live], goal, maxiter - n_iter, progress, n_iter)
         n_iter += found.n_iter
         x[:, live] += found.x
-        rest = _residual(exact, x, b, ridge)
+        rest = _residual(apply, x, b, ridge)
         before, error = error, _relative(rest, size)
         curvature = found.curvature
         if curvature is not None or not error < 0.5 * before:
@@ -190,12 +240,10 @@ def conjugate(
     message = f"relative residual {error:.1e} after {n_iter} iterations, wanted {tol:.1e}"
     if curvature is not None and not converged:
         message = (
-            f"K̃ + λ I is not positive definite: a Rayleigh quotient of {curvature:.3g} was met at iteration {n_iter}: "
-            f"take a `ridge` above {ridge - 1.1 * min(curvature, 0.0):.3g}, another `degree`, quadratic='class_means', "
-            "or method='direct'"
+            f"K + λ I is not positive definite: a Rayleigh quotient of {curvature:.3g} was met at iteration {n_iter}: "
+            f"take a `ridge` above {ridge - 1.1 * min(curvature, 0.0):.3g}, {definite}"
         )
     elif not converged:
-        rounding = "a larger `tol`" + (", or precision='mixed'" if precision == "single" else "")
         advice = "a larger `maxiter`" if n_iter >= maxiter else f"{rounding}: it is rounding that stops it here"
         message += f": take a larger `ridge`, more `landmarks`, or {advice}"
     return RidgeSolution(x, converged, n_iter, error, None, "cg", message)

@@ -1,7 +1,8 @@
 """Kernels larger than memory: tiles on disk (extra ``store``), or computed whenever they are used."""
 
+from rmtntk.store.cost import KernelCost
 from rmtntk.store.errors import DiskSpaceError, StoreError, StoreLockedError, UnfinishedStoreError
-from rmtntk.store.matrix import KernelCost, KernelMatrix
+from rmtntk.store.matrix import KernelMatrix
 from rmtntk.store.progress import Progress
 
 __all__ = [

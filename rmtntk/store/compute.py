@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rmtntk._threads import get_num_threads
@@ -19,7 +20,7 @@ from rmtntk.store.grid import Grid
 from rmtntk.store.identity import differences, identity
 from rmtntk.store.progress import Watch, watched
 
-__all__ = ["plan_memory", "run"]
+__all__ = ["Maker", "plan_memory", "run"]
 
 _IN_FLIGHT = 4  # tiles being coded and written at most
 _COPIES = 3  # of a tile while it is written: itself, coded, and as it goes to the file
@@ -28,7 +29,31 @@ _SPARE = 16 << 20  # Zarr and threads
 Fill = Callable[[Store, Blocks, list[tuple[int, int]], int, Watch], None]
 
 
-def plan_memory(blocks: Blocks, grid: Grid, limit: int | None, *, whole: bool | None, copies: int) -> tuple[bool, int]:
+@dataclass(frozen=True)
+class Maker:
+    """The process that makes tiles.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it.
+    held : int or None
+        Bytes that it holds before the first tile, data included; None for this process, which is asked.
+    tiles : int
+        Tiles that it makes at a time.
+    """
+
+    name: str = "this process"
+    held: int | None = None
+    tiles: int = 1
+
+
+_HERE = Maker()
+
+
+def plan_memory(
+    blocks: Blocks, grid: Grid, limit: int | None, *, whole: bool | None, copies: int, maker: Maker = _HERE
+) -> tuple[bool, int]:
     """Decide whether tables of all rows fit, and how many tiles may wait to be written (0: none while one is made).
 
     Raises
@@ -39,26 +64,33 @@ def plan_memory(blocks: Blocks, grid: Grid, limit: int | None, *, whole: bool | 
     n_rows = grid.n if grid.symmetric else grid.n + grid.m
     tile = min(grid.tile, max(grid.shape))
     results = len(blocks.kinds) * min(tile, grid.n) * min(tile, grid.m) * blocks.dtype.itemsize
-    single = blocks.work_bytes(tile) + copies * results + _SPARE
+    single = blocks.work_bytes(tile) + copies * results
     tables = blocks.table_bytes(n_rows)
-    room = None if limit is None else limit - resident()
+    held = resident() if maker.held is None else maker.held
+    room = None if limit is None else limit - held
     if whole is None:
-        whole = room is None or single + tables <= room
-    need = single + (tables if whole else 0)
+        whole = room is None or maker.tiles * single + _SPARE + tables <= room
+    need = maker.tiles * single + _SPARE + (tables if whole else 0)
     if room is not None and need > room:
         smaller = tile
-        while smaller > 1 and blocks.work_bytes(smaller) + copies * results * (smaller / tile) ** 2 + _SPARE > room:
+        while smaller > 1 and _least(blocks, smaller, copies * results * (smaller / tile) ** 2, maker) > room:
             smaller //= 2
         fits = smaller > 1 and not whole
         raise MemoryLimitError(
-            f"`memory_limit` must be at least {show(need + resident())} here, got {show(limit or 0)}: this process "
-            f"holds {show(resident())} already, data included, and a tile of {tile} rows needs {show(single)}"
+            f"`memory_limit` must be at least {show(need + held)} here, got {show(limit or 0)}: {maker.name} "
+            f"holds {show(held)} already, data included, and a tile of {tile} rows needs {show(single)}"
+            + (f" in each of {maker.tiles} threads" if maker.tiles > 1 else "")
             + (f", the tables of the rows {show(tables)}" if whole else "")
             + (f"; take tile={smaller}" if fits else "; take a larger `memory_limit`, or fewer kernels at a time")
         )
-    check_limit(need, None, f"a tile of {tile} rows", "take a smaller `tile`")
+    if maker.held is None:
+        check_limit(need, None, f"a tile of {tile} rows", "take a smaller `tile`")
     spare = _IN_FLIGHT * copies * results if room is None else room - need
     return whole, max(0, min(_IN_FLIGHT, int(spare // (copies * results))))
+
+
+def _least(blocks: Blocks, tile: int, results: float, maker: Maker) -> float:
+    return maker.tiles * (blocks.work_bytes(tile) + results) + _SPARE
 
 
 def run(
@@ -71,8 +103,12 @@ def run(
     verify: bool,
     check_disk: bool,
     fill: Fill | None = None,
+    maker: Maker = _HERE,
 ) -> Store:
-    """Make, or go on making, the store of these blocks at `path`; `fill` may make the tiles in another way."""
+    """Make, or go on making, the store of these blocks at `path`; `fill` may make the tiles in another way.
+
+    `limit` is that of the process that makes them.
+    """
     files.load_zarr()
     wanted = identity(blocks, tile)
     n, m = blocks.shape
@@ -87,7 +123,7 @@ def run(
             )
     else:
         # before anything is made: what cannot be computed or stored leaves no trace
-        whole, waiting = plan_memory(blocks, grid, limit, whole=None, copies=_COPIES)
+        whole, waiting = plan_memory(blocks, grid, limit, whole=None, copies=_COPIES, maker=maker)
         if check_disk:
             _check_disk(path, grid.n_entries, blocks)
         blocks.prepare(whole=whole)
@@ -101,7 +137,7 @@ def run(
         return store
     with store.lock():
         store.clean()
-        finished = _sound(store, limit) if verify else _finished(store)
+        finished = _sound(store, limit if maker is _HERE else None) if verify else _finished(store)
         missing = [place for place in grid.tiles() if place not in finished]
         if not missing:
             return store
@@ -113,7 +149,7 @@ def run(
         if check_disk:
             _check_disk(path, sum(_entries(grid, place) for place in missing), blocks)
         if not prepared or blocks.whole != store.whole:
-            _, waiting = plan_memory(blocks, grid, limit, whole=store.whole, copies=_COPIES)
+            _, waiting = plan_memory(blocks, grid, limit, whole=store.whole, copies=_COPIES, maker=maker)
             blocks.prepare(whole=store.whole)
         with _explained(store):
             (fill or _fill)(store, blocks, missing, waiting, progress)

@@ -16,7 +16,7 @@ from rmtntk.kernels import Diagonal
 from rmtntk.network import Network
 from rmtntk.store import compute, files
 from rmtntk.store.blocks import Blocks, check_kinds
-from rmtntk.store.budget import parse_bytes
+from rmtntk.store.budget import parse_bytes, resident
 from rmtntk.store.errors import StoreError
 from rmtntk.store.matrix import KernelMatrix, Kind
 from rmtntk.store.progress import Watch, check_progress, watched
@@ -26,6 +26,7 @@ __all__ = ["compute_distributed"]
 
 _TASKS = 4  # tiles that wait at each thread of the cluster
 _RETRIES = 5  # workers that may die under a tile
+_LOADED = 64 << 20  # what a worker loads with its first tile: Zarr and compiled loops
 
 _held: dict[str, Blocks] = {}  # of this worker: the last data it worked on
 
@@ -40,6 +41,7 @@ def compute_distributed(
     y: ArrayLike | None = None,
     tile: int = 1024,
     dtype: DTypeLike = np.float64,
+    memory_limit: int | str | None = None,
     diagonal: Diagonal = None,
     progress: Watch = None,
     cache: int | str = "256MiB",
@@ -53,6 +55,10 @@ def compute_distributed(
     client : dask.distributed.Client
         The cluster. Workers must see `path` under the same name (a shared file system), have this version of rmtntk,
         and room for the data and their tables.
+    memory_limit : int or str, optional
+        Largest memory of each worker, in bytes or like "2GiB", what it holds already and the data included; checked
+        before anything is sent, of the workers there are then. It decides whether workers hold tables of all rows.
+        Where Dask has limits of its own (``LocalCluster(memory_limit=...)``), take no more than those.
     net, x, path, kind, y, tile, dtype, diagonal, progress, cache, verify, check_disk
         As for :meth:`KernelMatrix.compute`. The store is the same, and either can finish what the other began.
 
@@ -67,6 +73,9 @@ def compute_distributed(
     StoreError
         If versions of rmtntk or NumPy differ between here and a worker, a worker does not see the store, or as for
         :meth:`KernelMatrix.compute`.
+    MemoryLimitError
+        If data, tables and a tile for each of a worker's threads do not fit in `memory_limit`; or, without one, if this
+        process, which makes the tables to check them, has no room for a tile.
 
     Notes
     -----
@@ -84,6 +93,7 @@ def compute_distributed(
     where = files.as_path(path)
     side = check_integer(tile, "tile", low=1)
     held = parse_bytes(cache, "cache")
+    limit = None if memory_limit is None else parse_bytes(memory_limit, "memory_limit")
     check_progress(progress)
     if where.exists() and not where.is_dir():
         raise StoreError(f"`path` must be a directory, got the file {where}")
@@ -97,9 +107,22 @@ def compute_distributed(
         _hand_out(distributed, client, arguments, missing, store.grid.n_tiles, watch)
         client.run(_forget, token)
 
-    store = compute.run(blocks, where, side, None, progress, verify=verify, check_disk=check_disk, fill=fill)
+    maker = compute.Maker() if limit is None else _worker(client, blocks)
+    store = compute.run(
+        blocks, where, side, limit, progress, verify=verify, check_disk=check_disk, fill=fill, maker=maker
+    )  # fmt: skip
     found = tuple(KernelMatrix(Stored(store, name), cache=held, limit=None) for name in kinds)
     return found[0] if single else found
+
+
+def _worker(client: Any, blocks: Blocks) -> compute.Maker:
+    """Return what the fullest worker will hold, and how many tiles the one with most threads makes at a time."""
+    found = client.run(resident)
+    if not found:
+        raise StoreError("`client` must have at least one worker, got none")
+    data = blocks.x.nbytes + (0 if blocks.y is None else blocks.y.nbytes)
+    # as they came, and again where the message put them at odd addresses
+    return compute.Maker("a worker", max(found.values()) + _LOADED + 2 * data, max(client.nthreads().values()))
 
 
 def _hand_out(

@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from rmtntk.errors import MissingExtraError
 from rmtntk.store.errors import DiskSpaceError, StoreError, StoreLockedError, UnfinishedStoreError
 from rmtntk.store.grid import Grid
 from rmtntk.store.identity import digest
+from rmtntk.store.locks import new_directory, release, sweep, take
 
 __all__ = ["FORMAT", "FULL", "VERSION", "Store", "as_path", "create", "load_zarr", "open_store"]
 
@@ -97,11 +97,9 @@ def as_path(path: Any) -> Path:
 
 def create(path: Path, content: dict[str, Any], *, whole: bool) -> None:
     """Make the group and its arrays, without tiles, under a name that is free."""
-    zarr = load_zarr()
-    codecs = importlib.import_module("zarr.codecs")
+    load_zarr()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"`path` must be in an existing directory, got {path}")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     attributes = {
         "format": FORMAT,
         "version": VERSION,
@@ -111,37 +109,40 @@ def create(path: Path, content: dict[str, Any], *, whole: bool) -> None:
         "identity": content,
         "fingerprint": digest(content),
     }
+    sweep(path)
     try:
-        os.mkdir(temporary)
-        group = zarr.create_group(store=_local_store()(temporary), attributes={"rmtntk": attributes})
-        n, m = content["shape"]
-        tile = content["tile"]
-        for kind in content["kinds"]:
-            group.create_array(
-                kind,
-                shape=(n, m),
-                chunks=(min(tile, n), min(tile, m)),
-                dtype=content["dtype"],
-                compressors=[
-                    codecs.BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
-                    codecs.Crc32cCodec(),
-                ],
-                fill_value=float("nan"),
-                attributes={"storage": "tiles (i, j) with i <= j"} if content["symmetric"] else {},
-            )
-        with contextlib.suppress(OSError):  # an empty directory is as good as none
-            os.rmdir(path)
-        os.rename(temporary, path)
+        with new_directory(path) as temporary:
+            _write_metadata(temporary, content, attributes)
+            with contextlib.suppress(OSError):  # an empty directory is as good as none
+                os.rmdir(path)
+            os.rename(temporary, path)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path.is_dir():  # somebody else was faster
             return
         if error.errno in FULL:
             raise DiskSpaceError(f"the disk of {path} is full: nothing was written") from error
         raise type(error)(f"`path` must be where a directory can be made, got {path}: {error}") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def _write_metadata(folder: Path, content: dict[str, Any], attributes: dict[str, Any]) -> None:
+    zarr = load_zarr()
+    codecs = importlib.import_module("zarr.codecs")
+    group = zarr.create_group(store=_local_store()(folder), attributes={"rmtntk": attributes})
+    n, m = content["shape"]
+    tile = content["tile"]
+    for kind in content["kinds"]:
+        group.create_array(
+            kind,
+            shape=(n, m),
+            chunks=(min(tile, n), min(tile, m)),
+            dtype=content["dtype"],
+            compressors=[
+                codecs.BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
+                codecs.Crc32cCodec(),
+            ],
+            fill_value=float("nan"),
+            attributes={"storage": "tiles (i, j) with i <= j"} if content["symmetric"] else {},
+        )
 
 
 def open_store(path: Path) -> "Store":
@@ -273,6 +274,7 @@ class Store:
 
     def clean(self) -> None:
         """Remove what killed writers left; for the holder of the lock only."""
+        sweep(self.path)
         for kind in self.kinds:
             for file in (self.path / kind).glob("c/*/.*.tmp"):
                 file.unlink(missing_ok=True)
@@ -290,7 +292,7 @@ class Store:
                 raise DiskSpaceError(f"the disk of {self.path} is full: free some space and call again") from error
             raise
         with stream:
-            if not _take(stream):
+            if not take(stream):
                 stream.seek(0)
                 raise StoreLockedError(
                     f"{self.path} is being written to by another computation (process {stream.read().strip() or '?'}): "
@@ -303,33 +305,4 @@ class Store:
             try:
                 yield
             finally:
-                _release(stream)
-
-
-def _take(stream: Any) -> bool:
-    try:
-        import fcntl
-    except ImportError:
-        msvcrt: Any = importlib.import_module("msvcrt")
-        try:
-            stream.seek(0)
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _release(stream: Any) -> None:
-    try:
-        import fcntl
-    except ImportError:
-        msvcrt: Any = importlib.import_module("msvcrt")
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_UNLCK, 1)
-        return
-    fcntl.flock(stream, fcntl.LOCK_UN)
+                release(stream)
