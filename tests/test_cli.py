@@ -4,6 +4,8 @@ import importlib
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +13,9 @@ import time
 import tomllib
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +24,9 @@ from numpy.testing import assert_allclose
 
 import rmtntk as rn
 from rmtntk import cli
+from rmtntk.commands import compress
 from rmtntk.data import load
-from rmtntk.workflow import verification
+from rmtntk.workflow import CompressionOptions, verification
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--widths", "64,64", "--activations", "relu,relu", "--kernel-samples", "60", "--quiet"]
@@ -65,6 +70,14 @@ def strict(text):
         raise ValueError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+def without_record(text):
+    """The fields of printed JSON without those that every command has for ``rmtntk rerun``."""
+    fields = strict(text)
+    assert set(fields.pop("versions")) == {"rmtntk", "python", "numpy", "scipy", "numba"}
+    assert set(fields.pop("command")) == {"name", "options", "sha256"}
+    return fields
 
 
 def names(folder):
@@ -183,7 +196,7 @@ def test_compress_has_widths_for_any_depth(folder, data, monkeypatch):
         seen.append(options.widths)
         raise ValueError("seen enough")
 
-    monkeypatch.setattr(cli, "run_compression", stop)
+    monkeypatch.setattr(compress, "run_compression", stop)
     for depth in (1, 2, 4):
         activations = ",".join(["relu"] * depth)
         outcome = run("compress", "--data", data, "--out", folder / "never", "--activations", activations)
@@ -234,7 +247,7 @@ def test_a_run_that_fails_late_leaves_the_old_files(folder, data, monkeypatch):
     def fail(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(cli.report_module, "write", fail)
+    monkeypatch.setattr(compress.report_module, "write", fail)
     assert_failed(run("compress", "--data", data, "--out", out, *SMALL), 2, "no space left")
     assert names(out) == FILES
     assert all((out / name).read_text() == "old" for name in FILES)
@@ -247,7 +260,7 @@ def test_predict_prints_the_labels_of_the_model(model_file, data):
     model = rn.TernaryNetwork.load(model_file)
     labels = model.predict(load(data).x).tolist()
     assert succeeded(run("predict", model_file, "--data", data)) == "\n".join(map(str, labels)) + "\n"
-    fields = strict(succeeded(run("predict", model_file, "--data", data, "--json")))
+    fields = without_record(succeeded(run("predict", model_file, "--data", data, "--json")))
     assert fields == {"labels": labels}
 
 
@@ -304,7 +317,7 @@ def test_info_names_versions_and_activations():
 
 def test_info_of_a_model(model_file):
     report = rn.TernaryNetwork.load(model_file).report()
-    fields = strict(succeeded(run("info", model_file, "--json")))
+    fields = without_record(succeeded(run("info", model_file, "--json")))
     assert fields == report
     text = succeeded(run("info", model_file))
     assert f"{report['n_weights']:,}" in text
@@ -531,7 +544,7 @@ def test_ctrl_c_is_answered_in_one_line(tmp_path, data, monkeypatch, target):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli if target == "run_compression" else cli.report_module, target, interrupt)
+    monkeypatch.setattr(compress if target == "run_compression" else compress.report_module, target, interrupt)
     outcome = run("compress", "--data", data, "--out", tmp_path / "out", *SMALL)
     assert_failed(outcome, 130, "interrupted; nothing was written")
     assert not (tmp_path / "out").exists()
@@ -630,19 +643,297 @@ def test_console_script_shows_examples(monkeypatch, capsys):
         assert f"rmtntk {command}" in text
 
 
-@pytest.mark.parametrize("command", ["compress", "verify", "match", "predict", "info"])
-def test_every_command_has_help(command):
+COMMANDS = (
+    "compress", "kernel", "equivalent", "spectrum", "verify", "match", "predict", "info", "rerun", "completion",
+)  # fmt: skip
+
+
+def examples(text):
+    return [line for line in text.splitlines() if line.startswith("  rmtntk ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_ends_with_examples(command):
     text = succeeded(run(command, "--help"))
     assert f"usage: rmtntk {command}" in text
-    assert "--json" in text
-
-
-def test_examples_of_the_help_parse():
-    parser = cli._parser()
-    lines = [line.split() for line in cli._EXAMPLES.splitlines() if line.startswith("  rmtntk ")]
-    assert len(lines) >= 5
+    assert ("--json" in text) == (command != "completion")
+    assert ("--config" in text) == (command not in ("rerun", "completion"))
+    lines = text[text.index("\nexamples:\n") :].rstrip("\n").split("\n")[2:]
+    assert lines == examples(text)
     for line in lines:
-        assert parser.parse_args(line[1:]).run is not None
+        assert line.split()[:2] == ["rmtntk", command]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_examples_of_the_help_parse(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text('[compress]\ndata = "mnist5k"\n[kernel]\ndata = "mnist5k"\n', encoding="utf-8")
+    lines = examples(succeeded(run(*command, "--help")))
+    assert len(lines) >= (2 if command else 8)
+    for line in lines:
+        words = shlex.split(line.partition(">")[0], comments=True)
+        assert cli._parser().parse_args(words[1:]).run is not None
+
+
+def test_statuses_of_the_help_are_those_returned(data, tmp_path, monkeypatch):
+    text = succeeded(run("--help"))
+    listed = re.findall(r"^  (\d+) +\S", text[text.index("exit status:") :], flags=re.MULTILINE)
+
+    def ended(error):
+        def fail(*args):
+            raise error
+
+        monkeypatch.setattr(compress, "run_compression", fail)
+        return run("compress", "--data", data, "--out", tmp_path / "out", *SMALL).status
+
+    found = [
+        run("info").status,
+        run("match", "--activations", "polynomial([0,-3,0,1])").status,
+        run("match", "--tau0", "0").status,
+        ended(ZeroDivisionError("of our own making")),
+        ended(KeyboardInterrupt()),
+    ]
+    assert listed == [str(status) for status in found] == ["0", "1", "2", "70", "130"]
+    for error in (rn.InfeasibleError("none"), rn.ConvergenceError("slow", 1.0)):
+        assert ended(error) == 1
+    for error in (rn.MissingExtraError("x", "plot", "It"), OSError("disk"), MemoryError("all"), TypeError("int")):
+        assert ended(error) == 2
+
+
+def test_an_error_of_our_own_has_a_traceback(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(compress, "run_compression", lambda *_: 1 // 0)
+    outcome = run("compress", "--data", data, "--out", tmp_path / "out", *SMALL)
+    assert (outcome.status, outcome.out) == (70, "")
+    assert "Traceback" in outcome.err
+    assert "ZeroDivisionError" in outcome.err
+
+
+# --- Readouts
+
+
+def test_a_logistic_readout_without_penalty_is_refused_before_any_work(tmp_path):
+    argv = ["compress", "--data", "nothing.npz", "--out", tmp_path / "out", "--readout", "logistic", "--alpha", "0"]
+    assert_failed(run(*argv), 2, "`alpha` must be positive for the logistic readout")
+    assert_failed(run(*argv[:-4], "--alpha", "0"), 2, "nothing.npz")  # a ridge readout may have none
+
+
+def test_rows_say_which_readouts_are_rounded(folder, data):
+    out = folder / "rounded"
+    text = succeeded(run("compress", "--data", data, "--out", out, *SMALL, "--readout-bits", "2"))
+    assert "readouts: 2 bits for ternary weights, float64 for dense networks" in text
+    report = strict((out / "report.json").read_text(encoding="utf-8"))
+    for row in report["accuracy"]:
+        dense = row["network"].startswith("dense")
+        assert row["readout_bits"] == (64 if dense else 2)
+        assert row["note"].endswith("readout in float64" if dense else "readout in 2 bits")
+
+
+# --- Again from JSON
+
+
+def changed(path, out, version):
+    """The same JSON with another version of something."""
+    content = strict(path.read_text(encoding="utf-8"))
+    content["versions"][version] = "0"
+    out.write_text(json.dumps(content), encoding="utf-8")
+    return out
+
+
+def test_compress_again_from_its_report(folder, compressed):
+    first, out = compressed[1], folder / "second"
+    assert "accuracy" not in succeeded(run("rerun", first / "report.json", "--out", out, "--quiet")).splitlines()[0]
+    assert names(out) == FILES
+    before, after = (strict((path / "report.json").read_text(encoding="utf-8")) for path in (first, out))
+    assert before["accuracy"] == after["accuracy"]
+    assert before["kernels"] == after["kernels"]
+    assert before["command"]["options"].pop("out") == str(first)
+    assert after["command"]["options"].pop("out") == str(out)
+    assert before["command"] == after["command"]
+    assert before["command"]["options"]["widths"] == [64, 64]
+    assert before["command"]["options"]["seed"] == 0
+    models = [rn.TernaryNetwork.load(path / "model.npz") for path in (first, out)]
+    for one, two in zip(models[0].weights, models[1].weights, strict=True):
+        assert one.tobytes() == two.tobytes()
+    assert (first / "model.npz").read_bytes() == (out / "model.npz").read_bytes()
+
+
+def test_default_widths_are_written_down(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(compress, "run_compression", lambda options, progress: SimpleNamespace(report={}))
+    monkeypatch.setattr(compress.report_module, "write", lambda result, out: written.append(result.report) or [])
+    content = {"command": {"name": "compress", "options": {"data": "mnist5k", "out": str(tmp_path / "out")}}}
+    (tmp_path / "record.json").write_text(json.dumps(content), encoding="utf-8")
+    outcome = run("rerun", tmp_path / "record.json", "--json")
+    assert outcome.status == 0
+    assert outcome.err == (
+        "rmtntk rerun: warning: no versions were recorded: numbers may differ from those of the first run\n"
+    )
+    found = written[0]["command"]["options"]
+    assert (found["widths"], found["seed"], found["sparsity"]) == ((2000, 2000, 1000), 0, 0.9)
+    assert set(found) >= set(asdict(CompressionOptions()))
+
+
+def test_kernel_again_from_its_json(folder, data):
+    options = [
+        "--activations",
+        "gelu,relu",
+        "--kind",
+        "ntk",
+        "--weight-std",
+        "1.3",
+        "--bias-std",
+        "0.1",
+        "--uncentered",
+    ]
+    options += ["--samples", "40", "--seed", "3", "--tau0", "0.9", "--dtype", "float32"]
+    text = succeeded(run("kernel", "--data", data, *options, "--out", folder / "first.npy", "--json"))
+    (folder / "first.json").write_text(text, encoding="utf-8")
+    # what was made is not replaced, and nothing is computed to find that out
+    assert_failed(run("rerun", folder / "first.json"), 2, "`--out` must be given", "first.npy exists")
+    again = succeeded(run("rerun", folder / "first.json", "--out", folder / "second.npy", "--json"))
+    assert (folder / "first.npy").read_bytes() == (folder / "second.npy").read_bytes()
+    assert strict(again)["trace"] == strict(text)["trace"]
+    other = ["--seed", "4", "--out", folder / "other.npy", "--quiet"]  # 40 rows of 150: the seed is part of it
+    succeeded(run("kernel", "--data", data, *options, *other))
+    assert (folder / "other.npy").read_bytes() != (folder / "first.npy").read_bytes()
+    # the JSON of a rerun is as good as the first one, and a place that is free again is taken
+    (folder / "second.json").write_text(again, encoding="utf-8")
+    content = (folder / "second.npy").read_bytes()
+    (folder / "second.npy").unlink()
+    succeeded(run("rerun", folder / "second.json"))
+    assert (folder / "second.npy").read_bytes() == content
+
+
+def test_commands_that_print_only_run_again(folder, model_file, data):
+    for k, argv in enumerate(
+        [
+            ["match", "--activations", "relu", "--family", "{-1,0,1}"],
+            ["match", "--activations", "relu", "--weight-std", "1.5", "--tau0", "0.8"],
+            ["predict", model_file, "--data", data],
+            ["verify", model_file],
+            ["spectrum", "--samples", "40", "--features", "30", "--activations", "relu", "--seed", "4"],
+            ["equivalent", "--data", data, "--activations", "relu", "--samples", "40", "--seed", "4"],
+            ["info", model_file],
+        ]
+    ):
+        text = succeeded(run(*argv, "--json"))
+        place = folder / f"printed{k}.json"
+        place.write_text(text, encoding="utf-8")
+        assert succeeded(run("rerun", place, "--json")) == text
+        if argv[0] != "spectrum":
+            assert_failed(run("rerun", place, "--out", folder / "no"), 2, "`--out` must be left out")
+
+
+def test_a_rerun_has_the_status_of_its_command(folder):
+    outcome = run("match", "--activations", "polynomial([0,-3,0,1])", "--json")
+    (folder / "infeasible.json").write_text(outcome.out, encoding="utf-8")
+    again = run("rerun", folder / "infeasible.json", "--json")
+    assert (again.status, again.out, again.err) == (1, outcome.out, "")
+
+
+def test_a_rerun_warns_of_other_versions_and_other_files(folder, data, tmp_path):
+    place = tmp_path / "data.npz"
+    place.write_bytes(data.read_bytes())
+    argv = ["kernel", "--data", place, "--activations", "relu", "--out", tmp_path / "k.npy", "--json"]
+    (tmp_path / "k.json").write_text(succeeded(run(*argv)), encoding="utf-8")
+    again = ["--out", tmp_path / "again.npy"]
+    for name in ("rmtntk", "numpy", "numba"):
+        other = changed(tmp_path / "k.json", tmp_path / "other.json", name)
+        outcome = run("rerun", other, *again)
+        assert outcome.status == 0
+        assert outcome.err.startswith(f"rmtntk rerun: warning: versions differ, and numbers may: {name} 0, now ")
+        assert len(outcome.err.splitlines()) == 1
+        assert (tmp_path / "k.npy").read_bytes() == (tmp_path / "again.npy").read_bytes()
+    x, _ = gaussian_classes(n=20)
+    np.savez(place, x=x)
+    outcome = run("rerun", tmp_path / "k.json", *again)
+    assert outcome.status == 0
+    assert outcome.err == f"rmtntk rerun: warning: {place} is not the file it was: another `data`, and other results\n"
+
+
+RECORDS = {
+    "no JSON": (b"{", "must be a JSON file"),
+    "not UTF-8": (b"\xff\xfe", "must be a JSON file"),
+    "deep": (b"[" * 100_000, "must be a JSON file"),
+    "a list": (b"[1, 2]", '"command"'),
+    "no command": (b'{"command": "kernel"}', '"command"'),
+    "no options": (b'{"command": {"name": "kernel"}}', '"command"'),
+    "no name": (b'{"command": {"options": {}}}', "`command.name` must be one of compress"),
+    "itself": (b'{"command": {"name": "rerun", "options": {}}}', "`command.name` must be one of compress"),
+    "unknown": (b'{"command": {"name": "match", "options": {"tau": 1}}}', "did you mean tau0?"),
+    "shown": (b'{"command": {"name": "match", "options": {"json": true}}}', "`command.options.json`"),
+    "word": (b'{"command": {"name": "match", "options": {"tau0": "1"}}}', "`command.options.tau0` must be a number"),
+    "null": (b'{"command": {"name": "match", "options": {"tau0": null}}}', "must be a number, got None"),
+    "no data": (b'{"command": {"name": "predict", "options": {"model": "m.npz"}}}', "`command.options.data`"),
+    "null data": (b'{"command": {"name": "predict", "options": {"model": "m", "data": null}}}', "must not be null"),
+    "choice": (b'{"command": {"name": "match", "options": {"method": "tigth"}}}', "did you mean tight?"),
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_records_that_cannot_be_run(tmp_path, case):
+    content, words = RECORDS[case]
+    (tmp_path / "record.json").write_bytes(content)
+    assert_failed(run("rerun", tmp_path / "record.json"), 2, "record.json", words)
+
+
+def test_a_record_that_is_not_there(tmp_path):
+    assert_failed(run("rerun", tmp_path / "no.json"), 2, "no.json: must be a readable JSON file: No such file")
+    assert_failed(run("rerun", tmp_path), 2, "must be a readable JSON file")
+
+
+# --- Completion
+
+
+def completions(line, folder, **variables):
+    """What a shell is offered at the end of a line: the protocol of argcomplete's bash function."""
+    environment = {**child_environment(), "_ARGCOMPLETE": "1", "_ARGCOMPLETE_SHELL": "bash", "_ARGCOMPLETE_IFS": "\v"}
+    environment |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", **variables}
+    words = ["bash", "-c", '"$@" 8>&1 9>&2 1>/dev/null 2>&1 </dev/null', "_", sys.executable, "-m", "rmtntk"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment, cwd=folder, check=False)
+    return [word.strip() for word in done.stdout.split("\v") if word]
+
+
+needs_bash = pytest.mark.skipif(os.name != "posix", reason="there is no bash")
+
+
+@needs_bash
+def test_completion_as_bash_asks_for_it(tmp_path):
+    pytest.importorskip("argcomplete")
+    for name in ("mine.npz", "run.toml", "report.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "runs").mkdir()
+    assert completions("rmtntk comp", tmp_path) == ["compress", "completion"]
+    assert completions("rmtntk match --activations relu,leaky", tmp_path) == ["relu,leaky_relu"]
+    assert completions("rmtntk kernel --kind n", tmp_path) == ["ntk"]
+    assert set(completions("rmtntk kernel --data m", tmp_path)) == {"mnist5k", "mine.npz"}
+    assert set(completions("rmtntk kernel --config ", tmp_path)) == {"run.toml", "runs/"}
+    assert completions("rmtntk kernel --config run.toml --input-s", tmp_path) == ["--input-scaling"]
+
+
+def test_completion_is_not_imported_unless_a_shell_asks():
+    code = "import sys; from rmtntk.cli import main; main(['match', '--activations', 'relu'])\n"
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('argcomplete', 'tomllib')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=child_environment(), check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_code_for_a_shell(shell, tmp_path):
+    pytest.importorskip("argcomplete")
+    text = succeeded(run("completion", shell))
+    assert {"bash": "complete -o", "zsh": "compdef", "fish": "complete --command rmtntk"}[shell] in text
+    assert "rmtntk" in text
+    if shell == "bash" and os.name == "posix":
+        subprocess.run(["bash", "-n"], input=text, text=True, timeout=20, check=True)
+
+
+def test_completion_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    assert_failed(run("completion", "bash"), 2, "'argcomplete'", 'pip install "rmtntk[completion]"')
+    assert_failed(run("completion", "tcsh"), 2, "'tcsh'")
 
 
 def test_what_is_for_growing_data_is_refused_with_a_model(model_file):

@@ -65,6 +65,7 @@ class KernelOptions:
     seed: int = 0
     label_column: str | None = None
     dtype: Literal["float64", "float32"] = "float64"
+    tau0: float | None = None
 
     def validate(self) -> Network:
         """Check everything that can be checked before data is read; return the network."""
@@ -79,6 +80,7 @@ class KernelOptions:
             bias_std=self.bias_std,
             centered=self.centered,
             input_scaling=self.input_scaling,
+            tau0=self.tau0,
         )
 
     def read(self) -> tuple[str, FloatArray, Any]:
@@ -210,7 +212,8 @@ def run_spectrum(options: SpectrumOptions, progress: Stages) -> tuple[dict[str, 
         mixture = example_mixture(options.features)
         name = "two-class mixture"
         x, labels = mixture.sample(count, options.seed, stratified=True)
-        net = net.with_tau0(mixture.tau0 * float(np.sqrt(net.input_factor(options.features))))
+        if net.tau0 is None:
+            net = net.with_tau0(mixture.tau0 * float(np.sqrt(net.input_factor(options.features))))
     else:
         name, x, labels = options.read()
         given = np.zeros(len(x), dtype=np.int64) if labels is None else labels

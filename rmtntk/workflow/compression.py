@@ -73,6 +73,11 @@ class CompressionOptions:
         check_integer(self.seed, "seed", low=0)
         if self.alpha is not None:
             check_real(self.alpha, "alpha", low=0.0)
+            if self.readout == "logistic" and self.alpha == 0.0:
+                raise ValueError(
+                    "`alpha` must be positive for the logistic readout, got 0: its scores grow without bound where "
+                    "classes can be told apart; leave it out to choose it on held-out samples, or take ridge"
+                )
         return layers
 
 
@@ -277,6 +282,10 @@ def _kind(model: TernaryNetwork) -> str:
     return f"activations of {max(len(set(act.levels.tolist())) for act in model.activations)} levels"
 
 
+def _readout(bits: int) -> str:
+    return "readout in float64" if bits == 64 else f"readout in {bits} bits"
+
+
 @dataclass(frozen=True, eq=False)
 class _Fits:
     """Fit and score networks on one split; ternary ones take raw data."""
@@ -294,7 +303,7 @@ class _Fits:
         return model.with_preprocessing(self.scaling.mean, self.scaling.scale, quantiser=quantiser)
 
     def dense(self, widths: tuple[int, ...], name: str) -> dict[str, Any]:
-        """Gaussian weights and the network's own activations, with a readout of the same kind."""
+        """Gaussian weights and the network's own activations, with a readout of the same kind, never rounded."""
         x, x_test = self.scaling.transform(self.train.x), self.scaling.transform(self.test.x)
         names, index = check_labels(self.train.labels, len(x))
         network = FiniteNetwork.sample(self.net, widths, x.shape[1], self.options.seed)
@@ -314,7 +323,9 @@ class _Fits:
             "alpha": readout.alpha,
             "weight_bytes": size,
             "stored_bytes": size,
-            "note": f"float32 Gaussian weights, dense activations, widths {', '.join(map(str, widths))}",
+            "readout_bits": readout.bits,
+            "note": f"float32 Gaussian weights, dense activations, widths {', '.join(map(str, widths))}, "
+            f"{_readout(readout.bits)}",
         }
 
     def ternary(self, model: TernaryNetwork, name: str) -> dict[str, Any]:
@@ -332,5 +343,6 @@ class _Fits:
             "alpha": model.readout.alpha,
             "weight_bytes": sum(layer.nbytes for layer in model.packed),
             "stored_bytes": int(sizes[options.packing]),
-            "note": f"ternary weights, {_kind(model)}",
+            "readout_bits": model.readout.bits,
+            "note": f"ternary weights, {_kind(model)}, {_readout(model.readout.bits)}",
         }

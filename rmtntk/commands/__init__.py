@@ -1,0 +1,1 @@
+"""The commands of ``rmtntk``: each module adds the parsers of its commands and runs them."""
