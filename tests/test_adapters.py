@@ -135,7 +135,7 @@ def test_arrays_of_other_libraries(name, form):
     assert np.array_equal(x, _validation.check_data(given))  # nobody wrote to it
 
 
-@pytest.mark.parametrize("form", ["torch", "pandas", "dask", "zarr", "array"])
+@pytest.mark.parametrize("form", ["torch", "pandas", "dask", "zarr", "array", "dlpack"])
 def test_estimators_take_them(form):
     pytest.importorskip("sklearn")
     from rmtntk.estimators import NTKClassifier, NTKRegressor

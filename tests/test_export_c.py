@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import thinned
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -134,7 +135,7 @@ shapes = st.fixed_dictionaries(
 
 
 @needs_compiler
-@settings(max_examples=40)
+@settings(max_examples=14)
 @given(
     shape=shapes,
     layout=st.sampled_from(["auto", "planes", "bitmap", "list"]),
@@ -433,9 +434,7 @@ def test_no_floats_no_libraries_no_heap(tmp_path, layout):
 
 
 @needs_nm
-@pytest.mark.parametrize("layout", ["planes", "bitmap", "list"])
-@pytest.mark.parametrize("word_bits", [32, 64])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("layout", "word_bits", "bits"), thinned(["planes", "bitmap", "list"], [32, 64], [4, 8]))
 def test_sizes_are_those_of_the_object_file(tmp_path, layout, word_bits, bits):
     if "gcc" not in Path(CC).name:
         pytest.skip("only gcc has -fstack-usage for certain")

@@ -11,6 +11,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+from cases import slow
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -377,8 +378,13 @@ def test_inputs_out_of_range_are_counted(dtype):
         x[0, 0], x[1, 1], x[2, 2], count = -0.4, -0.6, 15.4, 3
     with pytest.raises(ValueError, match=rf"range \[0, 15\].*got {count} of 150 entries outside.*largest 200"):
         integer.quantise(quantiser, x)
-    with pytest.warns(OutOfRangeWarning, match=f"{count} of 150 entries outside"):
+    with pytest.warns(OutOfRangeWarning, match=f"{count} of 150 entries outside") as caught:
         codes = integer.quantise(quantiser, x, out_of_range="clip")
+    assert caught[0].filename == __file__
+    counted = integer.Outside()  # not a warning: pytest would make it an error
+    for rows in (x[:5], x[5:]):
+        integer.quantise(quantiser, rows, out_of_range="clip", outside=counted)
+    assert (counted.total, counted.size, counted.largest) == (count, 150, 200)
     assert_array_equal(codes, np.clip(np.rint(x), 0, 15))
     f = Forward(rn.Network([steps(LEVELS["ternary"])], tau0=1.0), draw((5, 8)), 0.5, quantiser=quantiser)
     with pytest.raises(ValueError, match=f"{count} of 150 entries"):
@@ -451,7 +457,7 @@ print("agree")
 """
 
 
-@pytest.mark.parametrize("settings", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CPU_NAME": "generic"}])
+@pytest.mark.parametrize("settings", [{"NUMBA_DISABLE_JIT": "1"}, slow({"NUMBA_CPU_NAME": "generic"})])
 def test_without_the_compiler_and_on_a_plain_processor(settings, tmp_path):
     # "generic" has no AVX, no popcount instruction: vectors of 512 bits are taken apart by LLVM
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **settings}

@@ -676,8 +676,9 @@ def test_results_that_do_not_fit(pair, monkeypatch):
         kernel[:]
     assert kernel[:89].shape == (89, 90)
     np.asarray(kernel, dtype=np.float32)
-    with pytest.raises(ValueError, match="copy"):
-        np.array(kernel, copy=False)
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # before, copy=False only asks for none
+        with pytest.raises(ValueError, match="copy"):
+            np.array(kernel, copy=False)
 
 
 def test_a_bar(tmp_path, capsys):

@@ -1,7 +1,10 @@
 """Ternary networks against integer arithmetic written out here, and against the kernels they stand for."""
 
+import inspect
 import math
+import pickle
 import tracemalloc
+import warnings
 from functools import cache
 from itertools import pairwise
 
@@ -528,8 +531,8 @@ def test_every_readout_learns_is_small_and_survives_a_file(tmp_path, mode, kind,
 @pytest.fixture
 def small_batches(monkeypatch):
     """Blocks of 32 rows, and no features held."""
-    monkeypatch.setattr("rmtntk.ternary.network._BATCH", 32)
-    monkeypatch.setattr("rmtntk.ternary.network._HELD", 0)
+    monkeypatch.setattr("rmtntk.ternary.rows.BATCH", 32)
+    monkeypatch.setattr("rmtntk.ternary.fitting._HELD", 0)
 
 
 @pytest.mark.parametrize("bits", [None, 8, 2])
@@ -830,6 +833,24 @@ def test_activations_with_parameters_survive_a_file(tmp_path, act):
     assert_same_model(model, rn.TernaryNetwork.load(tmp_path / "model.npz"), x)
 
 
+def bent(t):
+    return np.tanh(1.1 * t)
+
+
+def test_a_model_with_a_custom_activation_goes_by_pickle_unless_it_is_a_lambda(tmp_path):
+    x, index = classes(120, 30)
+    for function in (bent, lambda t: np.tanh(1.1 * t)):
+        net = rn.Network([rn.activations.custom(function)])
+        model = rn.compress(net, x, widths=(40,), rng=0, activations="dense").fit(x, index)
+        with pytest.raises(ValueError, match="defined with def in a module that can be imported"):
+            model.save(tmp_path / "model.npz")
+        if function is bent:
+            assert_array_equal(pickle.loads(pickle.dumps(model)).predict(x), model.predict(x))
+        else:
+            with pytest.raises((pickle.PicklingError, AttributeError)):
+                pickle.dumps(model)
+
+
 def test_what_cannot_be_saved_is_refused_and_leaves_no_file(tmp_path):
     x, index = classes(120, 30)
     wild = rn.activations.custom(lambda t: np.tanh(1.1 * t))
@@ -853,6 +874,51 @@ def test_load_of_a_checked_file_with_an_unknown_header(tmp_path):
         rn.TernaryNetwork.load(tmp_path / "model.npz")
     with pytest.raises(FileNotFoundError):
         rn.TernaryNetwork.load(tmp_path / "nothing.npz")
+
+
+@pytest.mark.parametrize("first_layer", ["integers", "floats"])
+@pytest.mark.parametrize("source", [np.float64, np.uint8])
+def test_one_warning_a_call_with_the_number_of_all_batches(small_batches, first_layer, source):
+    x = integer_data(100, 30) // 8.0
+    mode = "ternary" if first_layer == "integers" else "dense"
+    model = rn.compress(rn.Network(["relu"]), x, widths=(40,), rng=0, input_bits=5, activations=mode)
+    assert model.quantiser == InputQuantiser(5, 0.0, 1.0)
+    index = np.arange(100) % 3
+    wild = x.astype(source)
+    wild[3, :2], wild[50, 0], wild[99, 4] = 40, 77, 32  # four, in the first, second and last of four batches
+    cut = {"out_of_range": "clip"}
+    calls = [
+        lambda: model.partial_fit(wild, index, **cut),
+        lambda: model.partial_fit(wild, teacher=np.eye(3)[index], **cut),
+        lambda: model.fit(wild, index, **cut),
+        lambda: model.fit(wild, index, readout="logistic", alpha=1.0, **cut),
+        lambda: model.features(wild, **cut),
+        lambda: model.decision_function(wild, **cut),
+        lambda: model.predict_proba(wild, **cut),
+        lambda: model.predict(wild, **cut),
+        lambda: model.score(wild, index, **cut),
+    ]
+    for number, call in enumerate(calls):
+        if number == 1:
+            model = rn.TernaryNetwork(model.dense, model.net, model.packed, 0.0, quantiser=model.quantiser)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        (warning,) = caught
+        assert warning.category is OutOfRangeWarning
+        assert "range [0, 31]: 4 of 3000 entries outside (largest 77)" in str(warning.message)
+        assert (warning.filename, warning.lineno) == (__file__, inspect.getsourcelines(call)[1])
+
+
+def test_a_warning_made_an_error_leaves_the_model_as_it_was(small_batches):
+    x = integer_data(100, 30) // 8.0
+    index = np.arange(100) % 3
+    model = rn.compress(rn.Network(["relu"]), x, widths=(40,), rng=0, input_bits=5).partial_fit(x, index)
+    before = model.decision_function(x)
+    for add in (model.fit, model.partial_fit):
+        with pytest.raises(OutOfRangeWarning, match=f"{(x < 10).sum()} of 3000 entries outside \\(smallest -10"):
+            add(x - 10.0, index, out_of_range="clip")
+        assert_array_equal(model.decision_function(x), before)
 
 
 def test_what_a_fitted_model_refuses():

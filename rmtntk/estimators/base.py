@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rmtntk._typing import FloatArray
-from rmtntk._validation import check_choice
+from rmtntk._validation import check_choice, to_host
 from rmtntk.estimators.networks import build_network, check_fit_memory, evaluate, row_blocks
 from rmtntk.estimators.penalty import Choice, check_alpha, choose
 from rmtntk.estimators.scaling import InputMap, Standardize, fit_map
@@ -117,7 +117,7 @@ class KernelRidgeBase(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _rows(self, x: Any) -> FloatArray:
         """Check rows and map them as in the fit."""
         check_is_fitted(self)
-        data = validate_data(self, x, dtype=np.float64, reset=False)
+        data = validate_data(self, to_host(x, "X"), dtype=np.float64, reset=False)
         return np.ascontiguousarray(InputMap(self.mean_, self.scale_, 1.0)(data))
 
     def _scores(self, x: Any) -> FloatArray:

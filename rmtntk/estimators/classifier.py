@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from rmtntk._typing import AnyArray, FloatArray, IntArray
+from rmtntk._validation import to_host
 from rmtntk.estimators.base import KernelRidgeBase
 from rmtntk.estimators.networks import KernelKind
 from rmtntk.estimators.scaling import check_weights
@@ -150,7 +151,7 @@ class NTKClassifier(ClassifierMixin, KernelRidgeBase):  # type: ignore[misc]  # 
         TypeError, ValueError
             If the data are not finite dense numbers, or there are fewer than two classes.
         """
-        data, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        data, labels = validate_data(self, to_host(X, "X"), y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(labels)
         self.classes_, index = np.unique(labels, return_inverse=True)
         given = check_weights(sample_weight, len(data))

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rmtntk._typing import FloatArray
-from rmtntk._validation import check_choice, check_integer
+from rmtntk._validation import check_choice, check_integer, to_host
 from rmtntk.estimators.base import check_standardize
 from rmtntk.estimators.networks import build_layers
 from rmtntk.estimators.scaling import fit_map
@@ -114,7 +114,7 @@ class TernaryFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         widths: Any = self.widths
         if not isinstance(widths, Sequence | np.ndarray):
             widths = (check_integer(widths, "widths", low=1),) * net.depth
-        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        data = validate_data(self, to_host(X, "X"), dtype=np.float64, ensure_min_samples=2)
         found = fit_map(data, None, kind)
         rows = np.ascontiguousarray(found(data))
         model = compress(
@@ -140,7 +140,7 @@ class TernaryFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def transform(self, X: ArrayLike) -> FloatArray:
         """Return the features of rows X (m, p), (m, widths[-1])."""
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=np.float64, reset=False)
+        data = validate_data(self, to_host(X, "X"), dtype=np.float64, reset=False)
         return self.network_.features(data)
 
     def __sklearn_tags__(self) -> Any:

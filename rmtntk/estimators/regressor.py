@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rmtntk._memory import check_memory
 from rmtntk._typing import AnyArray, FloatArray
-from rmtntk._validation import check_real
+from rmtntk._validation import check_real, to_host
 from rmtntk.errors import AccuracyError
 from rmtntk.estimators.base import KernelRidgeBase
 from rmtntk.estimators.networks import KernelKind, diagonal, evaluate, row_blocks
@@ -163,7 +163,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, KernelRidgeBase):  # type: 
             If the data are not finite dense numbers.
         """
         data, targets = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
+            self, to_host(X, "X"), y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
         weights = check_weights(sample_weight, len(data))
         used = weights > 0.0

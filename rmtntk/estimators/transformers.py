@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rmtntk._memory import check_memory
 from rmtntk._typing import FloatArray
+from rmtntk._validation import to_host
 from rmtntk.estimators.base import check_standardize
 from rmtntk.estimators.networks import KernelKind, build_network, check_fit_memory, evaluate
 from rmtntk.estimators.scaling import InputMap, check_weights, fit_map
@@ -49,7 +50,7 @@ class InputScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: Any = None) -> "InputScaler":
         """Learn mean and scale from rows X (n, p)."""
         kind = check_standardize(self.standardize, ("common", "features"))
-        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        data = validate_data(self, to_host(X, "X"), dtype=np.float64, ensure_min_samples=2)
         weights = check_weights(sample_weight, len(data))
         found = fit_map(data[weights > 0.0], weights[weights > 0.0], kind)
         self.mean_, self.scale_ = found.mean, found.scale
@@ -58,7 +59,7 @@ class InputScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
     def transform(self, X: ArrayLike) -> FloatArray:
         """Return (X − mean) / scale, (m, p)."""
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=np.float64, reset=False)
+        data = validate_data(self, to_host(X, "X"), dtype=np.float64, reset=False)
         return InputMap(self.mean_, self.scale_, 1.0)(data)
 
     def __sklearn_tags__(self) -> Any:
@@ -130,7 +131,7 @@ class KernelFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Keep the rows X (n, p) and learn their scale."""
         net = build_network(self, self.kernel)
         kind = check_standardize(self.standardize, ("common", "features"))
-        data = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        data = validate_data(self, to_host(X, "X"), dtype=np.float64, ensure_min_samples=2)
         found = fit_map(data, None, kind)
         self.mean_, self.scale_ = found.mean, found.scale
         self.network_ = net.with_tau0(found.tau0)
@@ -147,7 +148,7 @@ class KernelFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def transform(self, X: ArrayLike) -> FloatArray:
         """Return the kernel of rows X (m, p) against the training rows, (m, n)."""
         check_is_fitted(self)
-        data = validate_data(self, X, dtype=np.float64, reset=False)
+        data = validate_data(self, to_host(X, "X"), dtype=np.float64, reset=False)
         check_memory(8 * len(data) * len(self.X_fit_), f"a kernel of {len(data)} rows", "take rows in parts")
         rows = np.ascontiguousarray(InputMap(self.mean_, self.scale_, 1.0)(data))
         return evaluate(self.network_, self.kernel, rows, self.X_fit_)

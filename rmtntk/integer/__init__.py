@@ -11,7 +11,7 @@ nearest multiples of one (:func:`integer_levels`), and the network is the one wi
 """
 
 from rmtntk.integer.fold import fold, fold_hidden
-from rmtntk.integer.inputs import InputQuantiser, OutOfRange, OutOfRangeWarning, check_quantiser, quantise
+from rmtntk.integer.inputs import InputQuantiser, OutOfRange, OutOfRangeWarning, Outside, check_quantiser, quantise
 from rmtntk.integer.layer import LARGEST_CODE, IntegerLayer, row_sums
 from rmtntk.integer.levels import UNITS, IntegerLevels, integer_levels
 from rmtntk.integer.network import IntegerNetwork
@@ -26,6 +26,7 @@ __all__ = [
     "IntegerNetwork",
     "OutOfRange",
     "OutOfRangeWarning",
+    "Outside",
     "accumulate",
     "check_quantiser",
     "fold",

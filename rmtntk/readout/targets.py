@@ -9,7 +9,7 @@ import numpy as np
 from rmtntk._typing import AnyArray, FloatArray, IntArray
 from rmtntk._validation import check_data, check_labels
 
-__all__ = ["Targets", "check_classes", "encode_labels", "in_order", "one_hot"]
+__all__ = ["Targets", "check_classes", "decode_labels", "encode_labels", "in_order", "one_hot"]
 
 Teacher = Any  # array (n, C), or a callable of inputs (m, p) that returns one (m, C)
 
@@ -36,6 +36,15 @@ def encode_labels(labels: Any, n: int, classes: Sequence[Hashable] | None) -> tu
     if strange:
         raise ValueError(f"`labels` must be among `classes`, got {strange[0]!r}, which is not in {list(classes)!r}")
     return list(classes), np.array([place[name] for name in found], dtype=np.int64)[index]
+
+
+def decode_labels(classes: Sequence[Hashable], index: IntArray) -> AnyArray:
+    """Return the label of every index, as an array of its type where all classes have one, else of objects."""
+    table = np.empty(len(classes), dtype=object)
+    table[:] = classes
+    labels = table[index]
+    kinds = {type(name) for name in classes}
+    return np.array(labels.tolist()) if len(kinds) == 1 and kinds <= {int, float, str, bool} else labels
 
 
 def one_hot(index: IntArray, n_classes: int) -> FloatArray:

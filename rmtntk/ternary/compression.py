@@ -25,7 +25,7 @@ def compress(
     widths: Sequence[int],
     sparsity: float = 0.0,
     rng: Seed,
-    method: Literal["tight", "data", "layerwise", "paper"] = "tight",
+    method: Literal["tight", "data", "layerwise", "moments", "paper"] = "tight",
     levels: int | None = None,
     spacing: Literal["equal", "free"] = "equal",
     activations: Literal["ternary", "dense"] = "ternary",
@@ -45,7 +45,7 @@ def compress(
         Probability in [0, 1) that a weight is 0.
     rng : Generator or int
         Source of the key of the weights.
-    method : {"tight", "data", "layerwise", "paper"}
+    method : {"tight", "data", "layerwise", "moments", "paper"}
         How step activations are matched (:func:`rmtntk.match`).
     levels : int, optional
         Values an activation takes, 2 to 8; 3 if not given. More cost another bit plane a doubling, and accuracy less.

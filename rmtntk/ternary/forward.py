@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rmtntk import integer
 from rmtntk._activation import Activation
 from rmtntk._threads import Numbers, get_num_threads, run
-from rmtntk._typing import FloatArray
-from rmtntk.integer import InputQuantiser, IntegerLayer, IntegerLevels, IntegerNetwork, OutOfRange
+from rmtntk._typing import AnyArray, FloatArray
+from rmtntk.integer import InputQuantiser, IntegerLayer, IntegerLevels, IntegerNetwork, OutOfRange, Outside
 from rmtntk.network import Network, input_rows, layer_scales
 from rmtntk.packing import PackedTernary
 from rmtntk.ternary.parts import Preprocessing
@@ -107,7 +107,9 @@ class Forward:
         """Feature of every code of the last layer."""
         return (self.net.activations[-1].levels - self.centre[-1]) / np.sqrt(self.packed[-1].shape[0])
 
-    def __call__(self, data: FloatArray, *, out_of_range: OutOfRange = "error") -> FloatArray:
+    def __call__(
+        self, data: AnyArray, *, out_of_range: OutOfRange = "error", outside: Outside | None = None
+    ) -> FloatArray:
         """Return features (n, widths[-1]) of inputs (n, p).
 
         Parameters
@@ -116,6 +118,8 @@ class Forward:
             Raw if there is a quantiser or preprocessing; bytes are taken as they are where inputs are quantised.
         out_of_range : {"error", "clip"}
             What to do with inputs outside the quantiser's range: raise, or cut them and warn with their number.
+        outside : Outside, optional
+            Where those cut are counted instead, for one warning over several calls.
 
         Raises
         ------
@@ -123,7 +127,7 @@ class Forward:
             If inputs are outside the quantiser's range.
         """
         if self.quantiser is not None:
-            codes = integer.quantise(self.quantiser, data, out_of_range=out_of_range)
+            codes = integer.quantise(self.quantiser, data, out_of_range=out_of_range, outside=outside)
             if self.is_integer:
                 return integer.propagate_values(self.network.layers, codes, self._table)
             return self._in_batches(codes)

@@ -6,10 +6,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rmtntk._typing import FloatArray
+from rmtntk._typing import AnyArray, FloatArray
 from rmtntk._validation import check_array, check_real
+from rmtntk.integer import IntegerNetwork
+from rmtntk.readout import Quantised, Readout
 
-__all__ = ["FoldedReadout", "IntegerReadout", "fold_readout"]
+__all__ = ["FoldedReadout", "IntegerReadout", "fold_fitted", "fold_readout"]
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -140,3 +142,15 @@ def fold_readout(
     small = q.astype(np.int8) if bits == 8 else q.astype(np.int16)
     readout = IntegerReadout(small, multiplier.astype(np.int32), bias.astype(np.int64))
     return FoldedReadout(readout, unit, error)
+
+
+def fold_fitted(readout: Readout, network: IntegerNetwork, bits: Literal[8, 16]) -> FoldedReadout:
+    """Fold a fitted readout of the network's features; a quantised one keeps its integers, whatever `bits`."""
+    scale = None
+    coefficients: AnyArray = readout.coefficients
+    if isinstance(readout, Quantised):
+        coefficients, scale, _ = readout.integers()
+    return fold_readout(
+        coefficients, readout.intercept, network.outputs, scale=scale, bits=bits,
+        gain=network.output_unit, offset=network.output_offset,
+    )  # fmt: skip

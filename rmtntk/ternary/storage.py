@@ -181,7 +181,10 @@ def _readout_1(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Reado
 def _describe(net: Network) -> dict[str, Any]:
     for act in net.activations:
         if act.name == "custom":
-            raise ValueError("a custom activation cannot be written to a file: use a named one, or pickle the model")
+            raise ValueError(
+                "a custom activation cannot be written to a file: use a named one, or pickle the model, for which its "
+                "functions must be defined with def in a module that can be imported (lambdas cannot be pickled)"
+            )
     return {
         "activations": [[act.name, dict(act.parameters)] for act in net.activations],
         "weight_std": net.weight_std,
