@@ -209,7 +209,10 @@ def check_real(
         raise TypeError(f"`{name}` must be a real number, got {value!r}")
     if isinstance(value, np.ndarray) and (value.ndim != 0 or value.dtype.kind not in "fiu"):
         raise TypeError(f"`{name}` must be a single real number, got an array of shape {value.shape}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the floats
+        number = np.inf if value > 0 else -np.inf  # type: ignore[operator]  # only integers overflow
     too_low = number <= low if open_low else number < low
     too_high = number >= high if open_high else number > high
     if not np.isfinite(number) or too_low or too_high:

@@ -55,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             completion.complete(parser)
         except ImportError as error:
             return _fail("completion", error, 2)
-    args = parser.parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = args.run
+    args = argparse.Namespace(command="")
     try:
+        args = parser.parse_args(argv)
+        run: Callable[[argparse.Namespace], int] = args.run
         return run(args)
     except (InfeasibleError, ConvergenceError) as error:
         return _fail(args.command, error, 1)
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _fail(args.command, MemoryError(f"not enough memory: {error}; take smaller widths or fewer samples"), 2)
     except KeyboardInterrupt:
-        print(f"rmtntk {args.command}: interrupted; nothing was written", file=sys.stderr)
+        print(f"rmtntk {args.command}: interrupted", file=sys.stderr)
         return 130
     except Exception:  # noqa: BLE001 - its traceback is printed: 1, Python's own status, means a check that failed
         traceback.print_exc()

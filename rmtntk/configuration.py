@@ -116,10 +116,10 @@ def read_tables(path: str | Path) -> dict[str, dict[str, Any]]:
     import tomllib
 
     try:
-        with open(path, "rb") as stream:
-            content = tomllib.load(stream)
+        with open(path, encoding="utf-8-sig", newline="") as stream:  # with or without a byte order mark
+            content = tomllib.loads(stream.read())
     except OSError as error:
-        raise type(error)(f"{path}: must be a readable TOML file: {error.strerror or error}") from None
+        raise type(error)(f"{str(path) or repr('')}: must be a readable TOML file: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # also of bytes that are not UTF-8
         raise ValueError(f"{path}: must be a TOML file: {error}") from None
     for name, table in content.items():

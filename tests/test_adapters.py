@@ -380,3 +380,29 @@ def test_the_pages_cola_operator():
     np.testing.assert_allclose(np.sort(names["eigenvalues"]), np.linalg.eigvalsh(dense)[-3:], rtol=1e-6)
     vectors = np.asarray(names["eigenvectors"].to_dense())
     assert np.linalg.norm(dense @ vectors - vectors * names["eigenvalues"]) < 1e-6
+
+
+def test_targets_labels_and_weights_of_estimators():
+    pytest.importorskip("sklearn")
+    from rmtntk.estimators import NTKClassifier, NTKRegressor
+
+    generator = np.random.default_rng(3)
+    x = generator.standard_normal((30, 4))
+    y, weights = x[:, 1].copy(), 0.5 + generator.random(30)
+    classes = (y > 0).astype(int)
+    for make, target in ((lambda: NTKClassifier(depth=1), classes), (lambda: NTKRegressor(depth=1, alpha=0.1), y)):
+        plain = make().fit(x, target, sample_weight=weights)
+        given = make().fit(OnlyDlpack(x), OnlyDlpack(target), sample_weight=OnlyDlpack(weights))
+        np.testing.assert_array_equal(given.predict(x), plain.predict(x))
+        want = plain.score(x, target, sample_weight=weights)
+        assert given.score(OnlyDlpack(x), OnlyDlpack(target), sample_weight=OnlyDlpack(weights)) == want
+
+
+@pytest.mark.parametrize("bad", [None, np.inf])
+def test_targets_of_objects_must_be_finite(bad):
+    pytest.importorskip("sklearn")
+    from rmtntk.estimators import NTKRegressor
+
+    x = np.random.default_rng(3).standard_normal((30, 4))
+    with pytest.raises(ValueError, match="`y` must be finite"):
+        NTKRegressor(depth=1).fit(x, np.array([bad, *x[1:, 0]], dtype=object))

@@ -308,3 +308,9 @@ def test_the_second_order_needs_no_function(acts, kind):
     # terms of third order: entries like p^{-3/2}, in operator norm 1/n of the kernel's (of order n^0 to n^1)
     assert np.polyfit(np.log(sizes), np.log(errors), 1)[0] < -0.7
     assert errors[-1] < 0.02
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_integers_beyond_the_floats(value):
+    with pytest.raises(ValueError, match="`weight_std` must be a finite number"):
+        rn.Network(["relu"], weight_std=value)

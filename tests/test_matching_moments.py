@@ -151,7 +151,7 @@ def test_what_cannot_be_matched_says_so():
     assert "g does not" in deep.message
     sine = rn.match(rn.Network(["sin"]), 1.0, method="moments")
     assert not sine.feasible
-    assert "no real nodes" in sine.message
+    assert "no positive nodes" in sine.message
     five = rn.match(rn.Network(["sin"]), 1.0, method="moments", levels=5)
     assert five.feasible
     cubic = rn.match(rn.Network(["abs"]), 1.0, method="moments", levels=4)

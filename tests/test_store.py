@@ -725,3 +725,10 @@ def test_bad_arguments(tmp_path):
 )
 def test_sizes(text, count):
     assert budget.parse_bytes(text, "memory_limit") == count
+
+
+def test_a_ridge_that_drowns_the_kernel(tmp_path):
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    kernel = KernelMatrix.on_the_fly(rn.Network(["relu"]), x, kind="ck", tile=16)
+    with pytest.raises(rn.ConvergenceError, match="after 0 iterations"):
+        rn.ridge_solve(kernel, np.ones(40), 1e300)

@@ -45,7 +45,7 @@ def _run(parsers: Mapping[str, Parser], args: argparse.Namespace) -> int:
             raise ValueError(f"`--out` must be left out: rmtntk {name} writes no file")
         options[place] = args.out
     elif place is not None and options[place] is not None and os.path.lexists(options[place]):
-        raise ValueError(f"`--out` must be given: {options[place]} exists, and a rerun does not replace results")
+        raise ValueError(f"`--out` must be given: {options[place]} exists; name it to replace it, or another place")
     for warning in _changes(written, options):
         print(f"rmtntk rerun: warning: {warning}", file=sys.stderr)
     again = argparse.Namespace(**options, command=name, config=None, json=args.json)
@@ -58,7 +58,7 @@ def _run(parsers: Mapping[str, Parser], args: argparse.Namespace) -> int:
 def _read(path: str, parsers: Mapping[str, Parser]) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return name and options of a recorded command, and all that was recorded."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             content = json.load(stream)
     except OSError as error:
         raise type(error)(f"{path}: must be a readable JSON file: {error.strerror or error}") from None

@@ -151,7 +151,7 @@ class NTKClassifier(ClassifierMixin, KernelRidgeBase):  # type: ignore[misc]  # 
         TypeError, ValueError
             If the data are not finite dense numbers, or there are fewer than two classes.
         """
-        data, labels = validate_data(self, to_host(X, "X"), y, dtype=np.float64, ensure_min_samples=2)
+        data, labels = validate_data(self, to_host(X, "X"), to_host(y, "y"), dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(labels)
         self.classes_, index = np.unique(labels, return_inverse=True)
         given = check_weights(sample_weight, len(data))
@@ -200,6 +200,11 @@ class NTKClassifier(ClassifierMixin, KernelRidgeBase):  # type: ignore[misc]  # 
         """
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def score(self, X: ArrayLike, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of rows whose class is right; labels and weights may be tensors, as in :meth:`fit`."""
+        weights = to_host(sample_weight, "sample_weight")
+        return float(super().score(X, to_host(y, "y"), None if weights is None else np.asarray(weights)))
 
     def predict(self, X: ArrayLike) -> AnyArray:
         """Return the class of every row, (m,)."""

@@ -162,14 +162,18 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, KernelRidgeBase):  # type: 
         TypeError, ValueError
             If the data are not finite dense numbers.
         """
+        given = to_host(y, "y")
         data, targets = validate_data(
-            self, to_host(X, "X"), y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
+            self, to_host(X, "X"), given, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
+        targets = np.asarray(targets, dtype=np.float64)
+        if not np.isfinite(targets).all():  # arrays of objects pass scikit-learn's own check
+            raise ValueError("`y` must be finite numbers, got NaN, None or infinity")
         weights = check_weights(sample_weight, len(data))
         used = weights > 0.0
         if used.sum() < 2:
             raise ValueError("`sample_weight` must leave at least two rows, got positive weight for one sample")
-        data, targets, weights = data[used], np.asarray(targets[used], dtype=np.float64), weights[used]
+        data, targets, weights = data[used], targets[used], weights[used]
         self._one_output = targets.ndim == 1
         columns = targets.reshape(len(targets), -1)
         found = self._fit(np.ascontiguousarray(data), columns, weights, weights)
@@ -186,6 +190,11 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, KernelRidgeBase):  # type: 
         spread = weights @ (columns - mean) ** 2
         misfit = weights @ problem.leave_one_out(self.alpha_) ** 2
         return float(np.mean(1.0 - misfit[spread > 0.0] / spread[spread > 0.0])) if (spread > 0.0).any() else 1.0
+
+    def score(self, X: ArrayLike, y: Any, sample_weight: Any = None) -> float:
+        """Return R²; labels and weights may be tensors, as in :meth:`fit`."""
+        weights = to_host(sample_weight, "sample_weight")
+        return float(super().score(X, to_host(y, "y"), None if weights is None else np.asarray(weights)))
 
     def predict(
         self, X: ArrayLike, return_std: bool = False, return_cov: bool = False

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rmtntk._typing import FloatArray
+from rmtntk._validation import to_host
 
 __all__ = ["InputMap", "Standardize", "check_weights", "fit_map"]
 
@@ -77,7 +78,7 @@ def check_weights(sample_weight: Any, n_rows: int) -> FloatArray:
     """
     if sample_weight is None:
         return np.ones(n_rows)
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    weights = np.asarray(to_host(sample_weight, "sample_weight"), dtype=np.float64)
     if weights.ndim == 0:
         weights = np.full(n_rows, float(weights))
     if weights.shape != (n_rows,):

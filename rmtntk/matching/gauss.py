@@ -3,7 +3,8 @@ r"""Steps with as many Gaussian moments E[σ⁽ʲ⁾] of an activation as their 
 A step of n thresholds r_i (in units of its argument's standard deviation λ) and jumps Δ_i has
 λʲ E[l⁽ʲ⁾] = Σ_i w_i He_{j−1}(r_i) with w_i = Δ_i φ(r_i), and the activation λʲ E[σ⁽ʲ⁾] = ∫ He_{j−1} dμ with
 dμ(u) = λ σ'(λu) φ(u) du. So the r_i, w_i that agree for j = 1 … 2n are the Gauss rule of n nodes of μ; it exists, with
-positive jumps, where σ is monotone, and where μ changes sign it may or may not.
+positive jumps, where σ is monotone, and where μ changes sign it may or may not. In later layers, whose argument has
+another standard deviation in the step network, the moments are scaled, and need not be those of a measure any more.
 
 One layer: h1 and h2 (j = 1, 2) make α1, α2, α3 agree. The kernels then still differ by n^-1/2 through the rows whose
 norm is not τ_0: dh1/dτ² = ½ E[σ⁽³⁾], dh2/dτ² = ½ E[σ⁽⁴⁾] are what j = 3, 4 make agree, which leaves 1/n. The levels
@@ -114,11 +115,16 @@ def match_moments(target: Target, objective: Objective, levels: int) -> Match:
         wanted = moments * (own / lam) ** np.arange(1, count + 1)
         rule = gauss_rule(wanted)
         if rule is None:
+            if own > lam * (1.0 + 1e-12):
+                why = "its argument is wider than in the dense network, and the moments scaled to it are no measure's"
+                advice = "method='tight'"
+            else:
+                why = "the Gauss rule has no positive nodes, as where its slope changes sign, or none to rounding"
+                advice = "another, smaller number of levels, or method='tight'"
             return infeasible(
                 target, "moments", objective,
-                f"layer {k + 1} ({act}) has no step of {levels} levels with its first {count} moments E[σ⁽ʲ⁾]: its "
-                "slope changes sign and the Gauss rule has no real nodes; try another number of levels, or "
-                "method='tight'",
+                f"layer {k + 1} ({act}) has no step of {levels} levels found with its first {count} moments "
+                f"E[σ⁽ʲ⁾]: {why}; try {advice}",
                 levels=levels,
             )  # fmt: skip
         r, w = rule
@@ -132,7 +138,7 @@ def match_moments(target: Target, objective: Objective, levels: int) -> Match:
         layers.append(Layer(tuple(map(float, r)), tuple(map(float, q)), 1.0))
         tau = math.sqrt(float(evaluate(r, layers[-1].shape).v))
     result = finish(target, layers, "moments", objective, levels=levels)
-    if not result.feasible:
+    if not result.feasible and len(layers) > 1:
         reason = (
             f"the first {count} moments agree in every layer, but g does not, which a later layer's α2 needs: the "
             f"coefficients differ by {result.residual:.3g} (relative); method='tight' matches deep networks"

@@ -49,7 +49,7 @@ def block_cg(
     worst = best = float((np.linalg.norm(residual, axis=0) / tol).max())
     stale, n_iter = 0, 0
     direction = _orthonormal(precondition(residual))
-    while worst > 1.0 and n_iter < maxiter and stale < 12:
+    while worst > 1.0 and n_iter < maxiter and stale < 12 and direction.shape[1]:
         image = apply(direction)
         n_iter += 1
         inner = direction.T @ image
