@@ -84,7 +84,7 @@ class Problem(NamedTuple):
 
 def mixture(seed: int) -> Dataset:
     """Draw a mixture of four classes that differ in means and covariances, p = 400."""
-    p, generator = 400, np.random.default_rng(seed)
+    p, generator = 400, np.random.default_rng((seed, 1))  # another stream than the weights', or rows are means
     means = 2.5 * generator.standard_normal((4, p)) / np.sqrt(p) * np.sqrt(2.0)
     covariances = np.array([1.0, 1.0, 1.2, 1.2])
     x, labels = rn.GaussianMixture(means, covariances, np.full(4, 0.25)).sample(5000, generator)
