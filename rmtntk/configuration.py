@@ -123,6 +123,8 @@ def read_tables(path: str | Path) -> dict[str, dict[str, Any]]:
     except (ValueError, RecursionError) as error:  # also of bytes that are not UTF-8
         raise ValueError(f"{path}: must be a TOML file: {error}") from None
     for name, table in content.items():
+        if isinstance(table, list) and table and all(isinstance(entry, dict) for entry in table):
+            raise ValueError(f"{path}: [{name}] must be one table, got [[{name}]], a list of {len(table)}")
         if not isinstance(table, dict):
             raise ValueError(
                 f"{path}: `{name}` must stand in a table such as [network] or [compress], got {name} = {table!r} "

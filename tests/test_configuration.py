@@ -12,7 +12,7 @@ from test_cli import assert_failed, run, strict, succeeded
 
 import rmtntk as rn
 from rmtntk import cli
-from rmtntk.configuration import dump_network, load_network, to_toml
+from rmtntk.configuration import dump_network, load_network, read_tables, to_toml
 
 NETWORK = """\
 [network]
@@ -328,3 +328,15 @@ def test_config_itself(tmp_path):
     assert_failed(run("match", "--config", tmp_path), 2, "must be a readable TOML file")
     assert_failed(run("kernel", "--config", path, "--out", "k.npy"), 2, "--data")  # still missing
     assert "usage:" in succeeded(run("match", "--config", path, "--help"))
+
+
+def test_lists_of_tables(tmp_path):
+    path = write(tmp_path, "[[kernel]]\nsamples = 3\n[[kernel]]\nsamples = 4\n")
+    with pytest.raises(ValueError, match=r"\[kernel\] must be one table, got \[\[kernel\]\], a list of 2"):
+        read_tables(path)
+
+
+def test_a_byte_order_mark_and_windows_lines(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_bytes('\ufeff[network]\r\nactivations = ["relu"]\r\n'.encode())
+    assert load_network(path) == rn.Network(["relu"])

@@ -168,3 +168,17 @@ def test_options():
         rn.match(net, 1.0, method="moments", widths=(3,))
     equal, free = (rn.match(net, 1.0, method="moments", spacing=s) for s in ("equal", "free"))
     assert (equal.activations[0].levels == free.activations[0].levels).all()
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf"])
+@pytest.mark.parametrize(("levels", "tolerance"), [(4, 2e-5), (6, 1e-8), (8, 1e-11)])
+def test_three_layers_have_the_same_kernel_at_equal_norms(name, levels, tolerance):
+    # but for one factor: 2 (levels - 1) derivatives agree in every layer, the next one is of order rho^(2 levels - 2);
+    # a layer at the wrong scale of the one before is off by 3e-4
+    dense = rn.Network([name] * 3, tau0=1.0)
+    step = rn.Network(rn.match(dense, method="moments", levels=levels).activations, tau0=1.0)
+    ratios = []
+    for rho in (0.1, 0.4):
+        rows = np.array([[1.0, 0.0], [rho, np.sqrt(1.0 - rho**2)]])
+        ratios.append(rn.ck(dense, rows)[0, 1] / rn.ck(step, rows)[0, 1])
+    assert abs(ratios[1] / ratios[0] - 1.0) < tolerance

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rmtntk as rn
+from rmtntk.workflow.environment import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "pyproject.toml"
@@ -47,3 +48,11 @@ def test_every_part_is_in_all():
     extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     named = re.fullmatch(r"rmtntk\[([\w,]+)\]", extras["all"][0]).group(1).split(",")
     assert sorted(named) == sorted(set(extras) - {"all", "distributed", "test", "docs", "dev"})
+
+
+def test_info_knows_the_extras():
+    extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for name in set(extras) - {"all", "test", "docs", "dev"}:
+        listed = {re.match(r"[\w-]+", line).group() for line in extras[name] if not line.startswith("rmtntk[")}
+        assert listed <= set(EXTRAS[name])
+    assert set(EXTRAS) == set(extras) - {"all", "test", "docs", "dev"}

@@ -415,3 +415,8 @@ def test_the_start_saves_products():
     assert plain.converged
     assert found.n_iter <= 0.5 * plain.n_iter
     assert_allclose(found.values, plain.values, rtol=1e-4)  # residuals of both are below 1e-4 of the first
+
+
+def test_classes_are_no_operators():
+    with pytest.raises(TypeError, match=r"`operator` must be an Equivalent.*got the class KernelMatrix"):
+        rn.eigenpairs(rn.KernelMatrix)

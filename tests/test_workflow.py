@@ -388,7 +388,7 @@ def test_environment_names_what_matters():
     assert fields["rmtntk"] == rn.__version__
     assert fields["numpy"] == np.__version__
     assert fields["threads"] >= 1
-    assert set(fields["extras"]) == {"data", "plot", "progress"}
+    assert set(fields["extras"]) == {"data", "plot", "progress", "store", "distributed", "sklearn", "completion"}
     json.dumps(fields, allow_nan=False)
 
 

@@ -2,32 +2,16 @@
 
 import argparse
 import hashlib
-import platform
 from pathlib import Path
 from typing import Any
 
-import numba
-import numpy as np
-import scipy
-
-from rmtntk._version import __version__
 from rmtntk.report import to_json
+from rmtntk.workflow import versions
 
-__all__ = ["INPUTS", "UNRECORDED", "fingerprints", "print_json", "record", "versions"]
+__all__ = ["INPUTS", "UNRECORDED", "fingerprints", "print_json", "record"]
 
 UNRECORDED = frozenset({"command", "run", "config", "json", "quiet"})  # how it is shown, not what is computed
 INPUTS = ("data", "model")
-
-
-def versions() -> dict[str, str]:
-    """Versions that digits may depend on."""
-    return {
-        "rmtntk": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "numba": numba.__version__,
-    }
 
 
 def fingerprints(options: dict[str, Any]) -> dict[str, str]:

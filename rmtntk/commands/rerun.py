@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rmtntk.commands._parser import Parser, add_json, add_quiet
-from rmtntk.commands._record import UNRECORDED, fingerprints, versions
+from rmtntk.commands._record import UNRECORDED, fingerprints
 from rmtntk.commands._settings import from_table
+from rmtntk.workflow import versions
 
 __all__ = ["EXAMPLES", "add"]
 

@@ -161,8 +161,8 @@ def _report(
         high = quantiser.low + quantiser.step * quantiser.largest
         raise ValueError(
             f"`x` must be in the quantiser's range [{quantiser.low:g}, {high:g}] to within half a step of "
-            f'{quantiser.step:g}, got {found.describe(quantiser)}: rescale the data, or pass out_of_range="clip" to '
-            "cut them"
+            f'{quantiser.step:g}, got {found.describe(quantiser)}: rescale the data, or pass out_of_range="clip" '
+            "(rmtntk predict: --out-of-range clip) to cut them"
         )
     if outside is None:
         found.warn(quantiser)

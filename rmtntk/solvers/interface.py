@@ -70,10 +70,10 @@ class TiledSolvers(Protocol):
 
 
 def _check_operator(operator: Any, what: str) -> Equivalent | TiledSolvers:
-    if not isinstance(operator, Equivalent | TiledSolvers):
+    if isinstance(operator, type) or not isinstance(operator, Equivalent | TiledSolvers):
         raise TypeError(
             "`operator` must be an Equivalent, made by rmtntk.equivalent, or a KernelMatrix, got "
-            f"{type(operator).__name__}"
+            f"{f'the class {operator.__name__}' if isinstance(operator, type) else type(operator).__name__}"
         )
     if not operator.is_symmetric:
         raise ValueError(f"`operator` must be a symmetric kernel for {what}, got a cross kernel of {operator.shape}")

@@ -9,7 +9,7 @@ from rmtntk.workflow.analysis import (
     run_spectrum,
 )
 from rmtntk.workflow.compression import CompressionOptions, CompressionResult, run_compression
-from rmtntk.workflow.environment import describe_environment
+from rmtntk.workflow.environment import describe_environment, versions
 from rmtntk.workflow.verification import VerificationOptions, run_model_check, run_verification
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "SpectrumOptions",
     "VerificationOptions",
     "describe_environment",
+    "versions",
     "run_compression",
     "run_equivalent",
     "run_kernel",
